@@ -1,0 +1,61 @@
+"""Array types, and the checks every array passes on its way in or out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isometry.errors import DimensionMismatch
+
+FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.int64]
+Json = Any
+
+
+def check_vectors(vectors: Any, *, dim: int | None = None, what: str = "vectors") -> FloatArray:
+    """Return ``vectors`` as contiguous float32 ``[n, d]``.
+
+    Raises
+    ------
+    DimensionMismatch
+        If the array is not two-dimensional, is not ``dim`` wide, or holds NaN or infinity.
+    """
+    array = np.ascontiguousarray(vectors, dtype=np.float32)
+    if array.ndim != 2:
+        raise DimensionMismatch(f"{what} must be a matrix [n, d], got an array of shape {array.shape}.")
+    if dim is not None and array.shape[1] != dim:
+        raise DimensionMismatch(f"{what} must be {dim} wide, got {array.shape[1]}.")
+    with np.errstate(invalid="ignore"):
+        total = array.sum(dtype=np.float64)  # finite unless an element is not: one pass, no temporary
+    if not np.isfinite(total):
+        row = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
+        raise DimensionMismatch(f"{what} hold NaN or infinity (first in row {row}); remove or repair these rows.")
+    return array
+
+
+def finite(value: Json) -> Json:
+    """Return a JSON-able copy of nested values: numpy scalars as Python's, NaN and infinity as None.
+
+    >>> finite({"a": (1.0, float("inf")), "b": np.float32(2)})
+    {'a': [1.0, None], 'b': 2.0}
+    """
+    if isinstance(value, Mapping):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return finite(value.tolist())
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def id_array(ids: Iterable[str]) -> NDArray[np.object_]:
+    """Return ids as an object array of ``str``."""
+    values = [str(i) for i in ids]
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array
