@@ -1,0 +1,42 @@
+"""Documents and vectors that last: the `Collection` (a SQLite database) and its snapshots (a cache).
+
+>>> from isometry.store import Filter
+>>> sorted(Filter.parse("year >= 2020 and not tags = 'draft'").fields())
+['tags', 'year']
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+# Public names and their homes; each is imported when first asked for.
+_HOMES = {
+    "And": "filter",
+    "Check": "verify",
+    "Collection": "collection",
+    "Exists": "filter",
+    "Filter": "filter",
+    "Not": "filter",
+    "OneOf": "filter",
+    "Or": "filter",
+    "Range": "filter",
+    "Report": "verify",
+}
+
+if TYPE_CHECKING:
+    from isometry.store.collection import Collection
+    from isometry.store.filter import And, Exists, Filter, Not, OneOf, Or, Range
+    from isometry.store.verify import Check, Report
+
+__all__ = ["And", "Check", "Collection", "Exists", "Filter", "Not", "OneOf", "Or", "Range", "Report"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"isometry.store.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'isometry.store' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
