@@ -1,0 +1,91 @@
+"""Do not say the same thing twice: maximal marginal relevance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isometry.errors import InputError
+from isometry.ranking.lookup import Lookup, vectors_of
+from isometry.ranking.stage import Stage, check_count
+from isometry.types import Hits, Queries
+
+
+class Diversify(Stage):
+    """Maximal marginal relevance: take hits one by one, each the best of relevance minus likeness to those taken.
+
+    The value of a hit is ``lam * r - (1 - lam) * s``, where r is its score, min-max normalised within the query, and s
+    its largest cosine similarity to a hit taken before, -1 for the first (the lowest there is, so that values fall).
+
+    *Differs from the paper:* relevance is normalised, because scores of fused or reranked hits are on other scales
+    than a cosine.
+
+    Parameters
+    ----------
+    lam
+        1: relevance alone, order and scores stay as they are; 0: diversity alone.
+    k
+        How many hits of each query to take.
+    vectors
+        ``ids -> [n, d]``, e.g. ``index.vectors``; or a mapping from id to vector.
+
+    References
+    ----------
+    Carbonell and Goldstein, The Use of MMR, Diversity-Based Reranking for Reordering Documents and Producing
+    Summaries, SIGIR 1998.
+    """
+
+    name = "diversify"
+
+    def __init__(self, *, lam: float = 0.5, k: int = 10, vectors: Lookup) -> None:
+        if not 0 <= lam <= 1:
+            raise InputError(f"lam must be between 0 (diversity) and 1 (relevance), got {lam!r}.")
+        self.lam, self.k, self.vectors = float(lam), check_count(k, "k"), vectors
+
+    def config(self) -> Mapping[str, Any]:
+        """The trade-off and k."""
+        return {"lam": self.lam, "k": self.k}
+
+    def rank(self, queries: Queries, hits: Hits | None) -> Hits:
+        """Take k hits of each query; `InputError` if there are no hits to choose from."""
+        if hits is None:
+            raise InputError("Diversify needs the hits of a stage before it: Retrieve(...) >> Diversify(...).")
+        if self.lam == 1:
+            return Hits.build(queries.ids, [hits.row(i) for i in range(len(hits))], k=self.k)
+        x = vectors_of(self.vectors, hits).astype(np.float64)
+        norms = np.linalg.norm(x, axis=1, keepdims=True)
+        x = np.divide(x, norms, out=np.zeros_like(x), where=norms > 0)
+        rows = []
+        for i in range(len(hits)):
+            span = hits.span(i)
+            taken, values = mmr(hits.scores[span].astype(np.float64), x[span], hits.ids[span], self.lam, self.k)
+            rows.append(list(zip(hits.ids[span][taken].tolist(), values, strict=True)))
+        return Hits.build(queries.ids, rows)
+
+
+def mmr(
+    scores: NDArray[np.float64], x: NDArray[np.float64], ids: NDArray[np.object_], lam: float, k: int
+) -> tuple[list[int], list[float]]:
+    """Rows in the order taken, and their values, which never rise; ``x`` ``[n, d]`` are unit vectors."""
+    if not len(scores):
+        return [], []
+    width = scores.max() - scores.min()
+    relevance = (scores - scores.min()) / width if width > 0 else np.ones(len(scores))
+    order = np.argsort(ids, kind="stable")  # candidates by id, so that the first of equal values has the lowest
+    relevance, x = relevance[order], x[order]
+    likeness = np.full(len(order), -1.0)
+    left = np.ones(len(order), bool)
+    taken: list[int] = []
+    values: list[float] = []
+    for _ in range(min(k, len(order))):
+        # In single precision, as the value is returned: what ties there must tie here.
+        value = np.where(left, (lam * relevance - (1 - lam) * likeness).astype(np.float32), -np.inf)
+        best = int(value.argmax())
+        taken.append(int(order[best]))
+        values.append(float(value[best]))
+        left[best] = False
+        likeness = np.maximum(likeness, np.clip(x @ x[best], -1, 1))
+    return taken, values
