@@ -1,0 +1,91 @@
+"""``isometry index``: files to a collection."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from isometry.cli.console import emit, out, progress_bar, remarks, say
+from isometry.cli.options import EngineOption, JsonFlag, ModelOption, QuietFlag, encoder
+
+
+def index(
+    source: Annotated[Path, typer.Argument(help="File, folder, BEIR folder, or table (csv, tsv, jsonl, parquet).")],
+    name: Annotated[str | None, typer.Option("--name", "-n", help="Name or path of the collection.")] = None,
+    model: ModelOption = None,
+    engine: EngineOption = None,
+    text_column: Annotated[str | None, typer.Option(help="Column of a table that holds the text.")] = None,
+    id_column: Annotated[str | None, typer.Option(help="Column that holds the id.")] = None,
+    title_column: Annotated[str | None, typer.Option(help="Column that holds the title.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="Pattern to leave out, as in .gitignore.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Longest chunk, in the model's tokens.")] = None,
+    overlap: Annotated[int, typer.Option(help="Tokens that neighbouring chunks share.")] = 32,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Count malformed lines instead of stopping.")] = False,
+    json_: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Embed files into a searchable collection; run again to update it.
+
+    Example: isometry index ~/notes --name notes
+    """
+    from isometry.workbench import indexing
+    from isometry.workbench.places import BUILTIN, set_setting
+
+    chosen = name or _name_of(source)
+    options: dict[str, Any] = {
+        "text_column": text_column,
+        "id_column": id_column,
+        "title_column": title_column,
+        "skip_bad": skip_bad,
+        "exclude": tuple(exclude or ()),
+    }
+    source = indexing.resolve(source, chosen)
+    with remarks(), progress_bar(quiet=quiet) as progress:
+        report = indexing.index(
+            source, chosen, encoder(model, engine), options=options, max_tokens=max_tokens, overlap=overlap,
+            progress=progress,
+        )  # fmt: skip
+    if chosen != BUILTIN:
+        set_setting("collection", chosen)
+    if json_:
+        emit(_record(report))
+    else:
+        _show(report)
+
+
+def _name_of(source: Path) -> str:
+    import re
+
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", source.resolve().stem if source.is_file() else source.resolve().name)
+    return stem.strip(".-_")[:100] or "collection"
+
+
+def _record(report: Any) -> dict[str, Any]:
+    plain = ("collection", "documents", "added", "unchanged", "removed", "cut_documents", "cut_tokens")
+    record = {name: getattr(report, name) for name in (*plain, "judged_queries")}
+    skipped = [{"path": str(s.path), "reason": s.reason} for s in report.skipped]
+    return {**record, "path": str(report.path), "skipped": skipped, "warnings": list(report.warnings)}
+
+
+def _show(report: Any) -> None:
+    for warning in report.warnings[:10]:
+        say(f"Note: {warning}")
+    for skip in report.skipped[:10]:
+        say(f"Skipped {skip.path}: {skip.reason}")
+    if len(report.skipped) > 10:
+        say(f"Skipped {len(report.skipped) - 10} more; --json lists them all.")
+    if report.cut_documents:
+        say(
+            f"Note: {report.cut_documents:,} documents are longer than the model's window; {report.cut_tokens:,} "
+            "tokens at their ends were not embedded (keyword search still finds them)."
+        )
+    changes = f"{report.added:,} embedded, {report.unchanged:,} unchanged, {report.removed:,} removed"
+    console = out()
+    console.print(f"{report.collection}: {report.documents:,} documents ({changes})", markup=False)
+    if report.judged_queries:
+        console.print(
+            f"{report.judged_queries:,} judged queries kept: isometry eval -c {report.collection}", markup=False
+        )
+    console.print(f"Next: isometry search 'what you are looking for' -c {report.collection}", markup=False)

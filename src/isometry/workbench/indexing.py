@@ -1,0 +1,249 @@
+"""Files to a collection that can be searched: read, chunk, embed what is new, store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
+
+from isometry.errors import EmptyInput, InputError, UnknownName
+from isometry.types import Document
+from isometry.workbench.places import BUILTIN, collection_names, collection_path
+
+if TYPE_CHECKING:
+    from isometry.data import Reading
+    from isometry.encoders import TextEncoder
+    from isometry.store import Collection
+
+Progress = Callable[[str, int, int | None], None]
+BATCH = 512  # documents per transaction: what an interrupted run can lose is at most one batch of embedding
+OVERLAP = 32  # tokens two neighbouring chunks share
+
+
+@dataclass(frozen=True)
+class IndexReport:
+    """What one indexing run did."""
+
+    collection: str
+    path: Path
+    documents: int
+    added: int
+    unchanged: int
+    removed: int
+    cut_documents: int = 0
+    cut_tokens: int = 0
+    judged_queries: int = 0
+    skipped: tuple[Any, ...] = ()
+    warnings: tuple[str, ...] = field(default=())
+
+
+def _silent(text: str, done: int, total: int | None) -> None:
+    """Report nothing."""
+
+
+def index(
+    source: str | Path,
+    name: str,
+    encoder: TextEncoder,
+    *,
+    options: Mapping[str, Any] | None = None,
+    max_tokens: int | None = None,
+    overlap: int = OVERLAP,
+    progress: Progress = _silent,
+) -> IndexReport:
+    """Bring a collection in line with a file or folder: embed what is new or changed, remove what is gone.
+
+    Every `BATCH` documents are one transaction, so an interrupted run goes on where it stopped.
+
+    Parameters
+    ----------
+    source
+        A file, a folder, or a BEIR folder (its judged queries are kept for `evaluate`).
+    name
+        Name or path of the collection; made if it is not there.
+    encoder
+        Embeds the chunks; the collection refuses an encoder of another space.
+    options
+        Passed to `isometry.data.read`, e.g. ``text_column``, ``exclude``, ``skip_bad``.
+    max_tokens, overlap
+        Longest chunk and what neighbours share, in the encoder's tokens; default: the encoder's window.
+
+    Raises
+    ------
+    EmptyInput
+        If nothing readable is there.
+    """
+    from isometry.data import documents, read
+
+    window = encoder.room("document")
+    size = window if max_tokens is None else max_tokens
+    if not 8 <= size <= window:
+        raise InputError(f"Chunks must have 8 to {window} tokens (the window of this model), got {size}.")
+    if not 0 <= overlap < size:
+        raise InputError(f"The overlap must be at least 0 and smaller than a chunk ({size} tokens), got {overlap}.")
+    progress("reading", 0, None)
+    reading = read(Path(source), **(options or {}))
+    chunks = documents(reading, token_spans=encoder.token_spans, max_tokens=size, overlap=overlap)
+    with TemporaryFile("w+", encoding="utf-8") as spool:
+        # Everything is read before anything is written: a malformed last line leaves the collection as it was.
+        total = _spool(chunks, spool, progress)
+        if not total:
+            raise EmptyInput(f"{source}: nothing to index was found{_reasons(reading)}.")
+        judged = _judgments(Path(source))
+        with _open(name, encoder) as collection:
+            return _fill(collection, encoder, reading, _Spooled(spool, total, judged, Path(source).resolve()), progress)
+
+
+class _Spooled(NamedTuple):
+    """Documents on disk, one JSON line each, and what else the source holds."""
+
+    file: IO[str]
+    total: int
+    judgments: dict[str, Any] | None
+    root: Path
+
+    def documents(self) -> Iterator[Document]:
+        self.file.seek(0)
+        return (Document(**json.loads(line)) for line in self.file)
+
+
+def _spool(chunks: Iterator[Document], file: IO[str], progress: Progress) -> int:
+    count = 0
+    for count, document in enumerate(chunks, 1):
+        json.dump({**vars(document), "payload": dict(document.payload)}, file)
+        file.write("\n")
+        if count % BATCH == 0:
+            progress("reading", count, None)
+    return count
+
+
+def _open(name: str, encoder: TextEncoder) -> Collection:
+    from isometry.store import Collection
+
+    path = collection_path(name)
+    if (path / "collection.sqlite").exists():
+        collection = Collection.open(path, write=True)
+        try:
+            collection.default_space.check(encoder.space)
+        except InputError:
+            collection.close()
+            raise
+        return collection
+    return Collection.create(path, encoder.space)
+
+
+def _fill(
+    collection: Collection, encoder: TextEncoder, reading: Reading, source: _Spooled, progress: Progress
+) -> IndexReport:
+    from isometry.encoders import embed
+
+    root, chunks = str(source.root), source.documents()
+    before = set(collection.ids())
+    ours = _ids_of_root(collection, root) if before else set()
+    seen: set[str] = set()
+    added = cut_documents = cut_tokens = 0
+    progress("embedding", 0, source.total)
+    while batch := list(islice(chunks, BATCH)):
+        known = {d.id: d for d in collection.get([d.id for d in batch if d.id in before])}
+        seen.update(d.id for d in batch)
+        if fresh := [d for d in batch if known.get(d.id) != d]:
+            emb = embed(
+                encoder,
+                [d.content for d in fresh],
+                role="document",
+                ids=[d.id for d in fresh],
+                on_truncate="ignore",
+                allow_empty=True,
+            )
+            if emb.cut_tokens is not None:
+                cut_documents += int((emb.cut_tokens > 0).sum())
+                cut_tokens += int(emb.cut_tokens.sum())
+            collection.upsert(fresh, emb)
+            added += len(fresh)
+        progress("embedding", len(seen), source.total)
+    gone = sorted(ours - seen)
+    if gone:
+        collection.delete(gone)
+    roots = {**collection.meta.get("roots", {}), root: sorted(seen)}
+    notes = {"roots": roots, "model": encoder.space.model}
+    collection.set_meta(notes if source.judgments is None else {**notes, "judgments": source.judgments})
+    collection.snapshot()
+    judged = len(source.judgments["queries"]) if source.judgments else 0
+    return IndexReport(
+        collection.name, collection.path, collection.count(), added, len(seen) - added, len(gone),
+        cut_documents, cut_tokens, judged, tuple(reading.skipped), tuple(reading.warnings),
+    )  # fmt: skip
+
+
+def _ids_of_root(collection: Collection, root: str) -> set[str]:
+    return set(collection.meta.get("roots", {}).get(root, ()))
+
+
+def _reasons(reading: Reading) -> str:
+    if not reading.skipped:
+        return ""
+    first = reading.skipped[0]
+    more = f" and {len(reading.skipped) - 1} more" if len(reading.skipped) > 1 else ""
+    return f" (skipped {first.path}: {first.reason}{more})"
+
+
+def _judgments(root: Path) -> dict[str, Any] | None:
+    """Return the judged queries of a BEIR folder, to be kept with the collection."""
+    if not root.is_dir() or not any((root / f"queries.jsonl{end}").is_file() for end in ("", ".gz")):
+        return None
+    from isometry.data import load_set
+
+    judged = load_set(root, kind="retrieval")
+    queries = {q: judged.queries[q] for q in judged.qrels}
+    qrels = {q: dict(grades) for q, grades in judged.qrels.items()}
+    return {"name": root.name, "queries": queries, "qrels": qrels}
+
+
+def open_collection(name: str, *, write: bool = False) -> Collection:
+    """Open a collection by name or path; the built-in one is made when it is first asked for.
+
+    Raises
+    ------
+    UnknownName
+        With the names there are.
+    """
+    from isometry.store import Collection
+
+    path = collection_path(name)
+    if not path.exists() and name == BUILTIN:
+        from isometry.data import find
+        from isometry.encoders import load
+
+        index(find(BUILTIN), BUILTIN, load())
+    if not path.exists():
+        hint = "Make one with `isometry index PATH`; `isometry list` shows what there is."
+        raise UnknownName("collection", name, [BUILTIN, *collection_names()], hint=hint)
+    return Collection.open(path, write=write)
+
+
+def resolve(source: str | Path, name: str) -> Path:
+    """Return the folder or file that a path or the name of a data set stands for, before anything slow begins.
+
+    Raises
+    ------
+    EmptyInput
+        If nothing is there.
+    InputError
+        If the collection cannot have this name.
+    """
+    from isometry.data import find
+
+    path = Path(source)
+    if not path.exists():
+        try:
+            path = find(str(source))
+        except UnknownName as error:
+            raise EmptyInput(f"{source} does not exist; give a file, a folder, or the name of a data set.") from error
+    collection_path(name)
+    if name == BUILTIN and path.resolve() != find(BUILTIN).resolve():
+        raise InputError(f"{BUILTIN!r} is the name of the built-in collection; choose another with --name.")
+    return path
