@@ -235,3 +235,13 @@ def test_histogram_bars_hold_every_value():
     assert sum(int(c) for c in re.findall(r": (\d+)</title>", drawn)) == 500
     counts = histogram(np.array([0, 0, 1, 3]), "k")
     assert sorted(re.findall(r": (\d+)</title>", counts)) == ["1", "1", "2"]
+
+
+def test_few_rows_are_not_told_to_be_shortened():
+    """A hundred rows of width 384 span a hundred directions whatever they are; that is no reason to cut them."""
+    from isometry.diagnostics import inspect_vectors
+
+    rng = np.random.default_rng(0)
+    few, many = rng.normal(size=(100, 64)), rng.normal(size=(600, 64)) * np.geomspace(1, 0.01, 64)
+    assert not [f for f in inspect_vectors(few[:60]).findings if "shortened" in f.text]
+    assert [f for f in inspect_vectors(many).findings if "shortened" in f.text]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from isometry.encoders import EmbeddingCache, embed, load
+from isometry.encoders.embedding import _windows
 from isometry.errors import EmptyInput, StoreError, TextTooLong, Truncated, UnknownName
 
 LONG = "many different words make a long text " * 60
@@ -81,6 +82,25 @@ def test_the_cache_tells_spaces_apart(minilm, tmp_path):
         a = embed(minilm, ["text"], role="document", cache=cache).vectors
         b = embed(other, ["text"], role="document", cache=cache).vectors
     assert np.abs(a - b).max() > 1e-3
+
+
+def test_the_cache_tells_windows_and_precisions_apart(minilm, tmp_path):
+    narrow, fast = load(engine="torch", max_tokens=16), load(engine="fast")
+    with EmbeddingCache(tmp_path / "c.sqlite") as cache:
+        for encoder in (minilm, narrow, fast):
+            kept = embed(encoder, [LONG], role="document", on_truncate="ignore", cache=cache).vectors
+            np.testing.assert_allclose(kept, encoder.encode_document([LONG]), atol=1e-6)
+        assert len(cache) == (2 if fast.precision == "float32" else 3)
+
+
+def test_no_stretch_of_a_long_text_is_cut_again(minilm):
+    """Half a word may have more word pieces than it had inside the word."""
+    narrow = load(engine="torch", max_tokens=9)
+    text = " ".join(["antidisestablishmentarianism", "floccinaucinihilipilification"] * 9)
+    pieces = _windows(narrow, text, "document")
+    assert [int(narrow.count_tokens([piece])[0]) for piece, _ in pieces] == [n for _, n in pieces]
+    assert max(n for _, n in pieces) <= narrow.room("document")
+    assert "".join("".join(piece for piece, _ in pieces).split()) == "".join(text.split())
 
 
 def test_broken_rows_and_broken_files_are_computed_again(minilm, tmp_path):

@@ -68,6 +68,13 @@ def test_other_input_space_or_size_is_refused(tmp_path):
         stream(Fake(), items(2), tmp_path / "x", shard_size=0)
 
 
+def test_beginning_anew_leaves_nothing_of_the_earlier_run(tmp_path):
+    stream(Fake(), items(25), tmp_path, shard_size=5)
+    manifest = stream(Fake(dim=5), items(12), tmp_path, shard_size=10, resume=False)
+    assert (manifest.count, manifest.space.dim) == (12, 5)
+    assert sorted(path.name for path in tmp_path.glob("*.parquet")) == [shard.name for shard in manifest.shards]
+
+
 def test_changed_bytes_are_noticed(tmp_path):
     manifest = stream(Fake(), items(25), tmp_path, shard_size=10)
     shard = tmp_path / manifest.shards[1].name

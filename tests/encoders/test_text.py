@@ -236,3 +236,113 @@ def test_a_roberta_and_a_last_token_pooling_go_the_lean_way(tmp_path):
     expected = torch.nn.functional.normalize(states, dim=-1).numpy()
     np.testing.assert_allclose(encoder.encode_document(["a cat sleeps all day"]), expected, atol=1e-5)
     assert encoder.max_tokens == 65
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> Path:
+    """A random BERT as this release of sentence-transformers saves it, with a window of 24 tokens."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Normalize, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    torch.manual_seed(0)
+    bare, folder = tmp_path_factory.mktemp("bare"), tmp_path_factory.mktemp("small")
+    tokenizer = AutoTokenizer.from_pretrained(str(locate("minilm")[1]))
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    BertModel(BertConfig(vocab_size=len(tokenizer), **size)).save_pretrained(bare)
+    tokenizer.save_pretrained(bare)
+    body = Transformer(str(bare), max_seq_length=24)
+    SentenceTransformer(modules=[body, Pooling(32, "mean"), Normalize()], device="cpu").save(str(folder))
+    return folder
+
+
+def variation(small: Path, folder: Path, file: str, **changes) -> Path:
+    shutil.copytree(small, folder)
+    (folder / file).write_text(json.dumps({**json.loads((folder / file).read_text()), **changes}))
+    return folder
+
+
+TEXTS = ["A Cat In PARIS", "many more words than the window of this model can hold " * 5, "x"]
+
+
+def test_a_saved_model_keeps_its_window(small):
+    from sentence_transformers import SentenceTransformer
+
+    encoder = load(small, engine="torch")
+    assert encoder.max_tokens == encoder.model.max_seq_length == 24
+    expected = SentenceTransformer(str(small), device="cpu").encode(TEXTS)
+    np.testing.assert_allclose(encoder.encode_document(TEXTS), expected, atol=1e-5)
+    narrow = load(small, engine="torch", max_tokens=9)
+    np.testing.assert_allclose(narrow.model.encode(TEXTS), narrow.encode_document(TEXTS), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("file", "changes"),
+    [
+        ("config_sentence_transformers.json", {"truncate_dim": 8}),
+        ("tokenizer_config.json", {"do_lower_case": False}),
+        ("sentence_bert_config.json", {"do_lower_case": True}),
+        ("1_Pooling/config.json", {"pooling_mode": "max"}),
+        ("1_Pooling/config.json", {"pooling_mode": ["cls", "mean"]}),
+        ("config.json", {"hidden_act": "relu"}),
+        ("config_sentence_transformers.json", {"prompts": {"passage": "passage: ", "other": "o"}}),
+        ("config_sentence_transformers.json", {"prompts": {"all": "text: "}, "default_prompt_name": "all"}),
+    ],
+    ids=str,
+)
+def test_what_a_folder_says_is_heeded(small, tmp_path, file, changes):
+    from sentence_transformers import SentenceTransformer
+
+    folder = variation(small, tmp_path / "varied", file, **changes)
+    encoder, model = load(folder, engine="torch"), SentenceTransformer(str(folder), device="cpu")
+    for ours, theirs in ((encoder.encode_document, model.encode_document), (encoder.encode_query, model.encode_query)):
+        expected = theirs(TEXTS, normalize_embeddings=True)
+        np.testing.assert_allclose(ours(TEXTS), expected, atol=1e-5)
+    assert encoder.space.dim == expected.shape[1]
+
+
+def test_a_table_of_word_vectors_has_no_window(tmp_path):
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(locate("minilm")[1] / "tokenizer.json"))
+    table = SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=16)], device="cpu")
+    table.save(str(tmp_path))
+    emb = embed(load(tmp_path, engine="torch"), TEXTS, role="document", on_truncate="error")
+    np.testing.assert_allclose(emb.vectors, table.encode(TEXTS), atol=1e-5)
+
+
+def test_the_object_behind_a_plain_folder_pools_alike(small, tmp_path):
+    shutil.copytree(small, tmp_path / "plain")
+    for name in ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"):
+        (tmp_path / "plain" / name).unlink()
+    for pooling in ("mean", "cls", "last"):
+        encoder = load(tmp_path / "plain", engine="torch", pooling=pooling)
+        np.testing.assert_allclose(encoder.model.encode(TEXTS), encoder.encode_document(TEXTS), atol=1e-5)
+
+
+def test_prompts_are_replaced_by_role(small, tmp_path):
+    own = {"prompts": {"query": "q: ", "document": "d: "}}
+    folder = variation(small, tmp_path / "prompted", "config_sentence_transformers.json", **own)
+    assert dict(load(folder, prompts={"query": ""}).space.prompts) == {"document": "d: "}
+    assert dict(load(folder, prompts={"query": "ask: "}).space.prompts) == {"query": "ask: ", "document": "d: "}
+    with pytest.raises(UnknownName, match="Did you mean 'query'"):
+        load(folder, prompts={"queries": "q: "})
+    with pytest.raises(InputError, match="no room"):
+        load(folder, prompts={"query": "word " * 30})
+    with pytest.raises(UnknownName, match="role"):
+        load(folder).encode(["a"], role="quer")
+
+
+def test_what_does_not_fit_the_folder_is_refused(small, tmp_path):
+    with pytest.raises(InputError, match="says itself how to pool"):
+        load(small, pooling="cls")
+    with pytest.raises(InputError, match="manhattan"):
+        load(variation(small, tmp_path / "m", "config_sentence_transformers.json", similarity_fn_name="manhattan"))
+    with pytest.raises(DataFormatError, match="tokenizer"):
+        load(variation(small, tmp_path / "t", "tokenizer.json", model=None))
+    with pytest.raises(InputError, match="Row 1 holds half of a surrogate pair"):
+        load(small).encode_document(["fine 漢", "broken \ud83d"])

@@ -173,8 +173,9 @@ def _directions(seen: Inspection) -> list[Finding]:
     if seen.mean_cosine is not None and seen.mean_cosine >= 0.25:
         text = f"Mean cosine is {seen.mean_cosine:.2f}: centre before thresholding similarities."
         found.append(Finding("warning", text))
-    # Halving the width is the least saving worth a projection.
-    if seen.dims95 is not None and seen.dims95 <= seen.dim / 2:
+    # Halving the width is the least saving worth a projection; n rows span n directions at most, so that fewer than
+    # two rows a dimension say nothing about the spectrum's tail.
+    if seen.dims95 is not None and seen.dims95 <= seen.dim / 2 and seen.sample >= 2 * seen.dim:
         text = f"95% of the variance lies in {seen.dims95} of {seen.dim} dimensions: the vectors can be shortened."
         found.append(Finding("note", text))
     return found

@@ -60,9 +60,14 @@ class EmbeddingCache:
     def __len__(self) -> int:
         return int(self._db.execute("SELECT count(*) FROM vectors").fetchone()[0])
 
-    def get_many(self, space: Space, role: Role, texts: Sequence[str], *, out: FloatArray) -> NDArray[np.bool_]:
-        """Fill the rows of ``out`` ``[n, d]`` that are known; return which, bool ``[n]``."""
-        keys = [_key(space, role, text) for text in texts]
+    def get_many(
+        self, space: Space, role: Role, texts: Sequence[str], *, out: FloatArray, variant: str = ""
+    ) -> NDArray[np.bool_]:
+        """Fill the rows of ``out`` ``[n, d]`` that are known; return which, bool ``[n]``.
+
+        ``variant`` tells apart vectors of one space that are not quite equal, such as those of two precisions.
+        """
+        keys = [_key(space, role, text, variant) for text in texts]
         rows: dict[bytes, list[int]] = {}
         for row, key in enumerate(keys):
             rows.setdefault(key, []).append(row)
@@ -78,11 +83,14 @@ class EmbeddingCache:
                     found[rows[key]] = True
         return found
 
-    def put_many(self, space: Space, role: Role, texts: Sequence[str], vectors: FloatArray) -> None:
+    def put_many(
+        self, space: Space, role: Role, texts: Sequence[str], vectors: FloatArray, *, variant: str = ""
+    ) -> None:
         """Keep the vectors ``[n, d]`` of texts, in one transaction."""
         array = check_vectors(vectors, dim=space.dim).astype("<f4", copy=False)
         blobs = (row.tobytes() for row in array)
-        rows = ((_key(space, role, text), blob, zlib.crc32(blob)) for text, blob in zip(texts, blobs, strict=True))
+        keys = (_key(space, role, text, variant) for text in texts)
+        rows = ((key, blob, zlib.crc32(blob)) for key, blob in zip(keys, blobs, strict=True))
         self._db.execute("BEGIN IMMEDIATE")
         try:
             self._db.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", rows)
@@ -92,7 +100,7 @@ class EmbeddingCache:
             raise
 
 
-def _key(space: Space, role: Role, text: str) -> bytes:
-    digest = hashlib.sha256(f"{space.id}\0{role}\0".encode())
+def _key(space: Space, role: Role, text: str, variant: str) -> bytes:
+    digest = hashlib.sha256(f"{space.id}\0{role}\0{variant}\0".encode())
     digest.update(text.encode("utf-8", "surrogatepass"))
     return digest.digest()

@@ -112,9 +112,20 @@ def _windows(encoder: TextEncoder, text: str, role: Role) -> list[tuple[str, int
     if len(text) <= room:
         return [(text, 1)]
     spans = encoder.token_spans(text)
-    groups = [spans[i : i + room] for i in range(0, len(spans), room)]
-    found = [(text[group[0][0] : group[-1][1]], len(group)) for group in groups]
-    return [(piece, n) for piece, n in found if piece.strip()] or [(text, 1)]
+    found: list[tuple[str, int]] = []
+    start = 0
+    while start < len(spans):
+        stop = min(start + room, len(spans))
+        while True:
+            piece = text[spans[start][0] : spans[stop - 1][1]]
+            tokens = int(encoder.count_tokens([piece])[0])
+            if tokens <= room or stop == start + 1:
+                break
+            stop = max(start + 1, stop - (tokens - room))  # a word cut in two may have more tokens than whole
+        if piece.strip():
+            found.append((piece, max(tokens, 1)))
+        start = stop
+    return found or [(text, 1)]
 
 
 def _means(vectors: FloatArray, groups: list[list[tuple[int, int]]], encoder: TextEncoder) -> FloatArray:
@@ -132,9 +143,11 @@ def _vectors(
     progress: Progress | None,
 ) -> FloatArray:
     vectors = np.empty((len(texts), encoder.space.dim), np.float32)
+    # Engines and windows share a space, but a reference run must not be handed what another kept.
+    variant = "" if cache is None else f"{encoder.precision}, {encoder.max_tokens} tokens"
     known: NDArray[np.bool_] = np.zeros(len(texts), bool)
     if cache is not None:
-        known = cache.get_many(encoder.space, role, texts, out=vectors)
+        known = cache.get_many(encoder.space, role, texts, out=vectors, variant=variant)
     done = int(known.sum())
 
     def report(count: int) -> None:
@@ -150,5 +163,5 @@ def _vectors(
         stretch = [texts[row] for row in rows]
         vectors[rows] = encoder.encode(stretch, role=role, report=report)
         if cache is not None:
-            cache.put_many(encoder.space, role, stretch, vectors[rows])
+            cache.put_many(encoder.space, role, stretch, vectors[rows], variant=variant)
     return vectors

@@ -25,11 +25,14 @@ if TYPE_CHECKING:
 
 EngineName = Literal["fast", "torch"]
 Report = Callable[[int], None]
+UNBOUNDED = 1 << 30  # the window of a model without one, such as a table of word vectors
 TOKENS_PER_TEXT = 64  # a batch of b texts may hold 64 b tokens: 2,048 at the default, where the products run at speed
 
 
 class Engine(Protocol):
     """Texts to vectors, float32 ``[n, d]``, in order."""
+
+    precision: str  # number format of weights and activations
 
     @property
     def dim(self) -> int:
@@ -66,6 +69,7 @@ class BertEngine:
         from isometry.encoders.bert import Bert, read_weights
 
         half = engine == "fast" and multiplies_bfloat16()
+        self.precision = "bfloat16" if half else "float32"
         self._tokens, self._pooling, self._normalized = tokens, pooling, folder.normalized or not folder.modules
         path = folder.path / "model.safetensors"
         try:
@@ -116,6 +120,7 @@ class ModuleEngine:
         self.model, self._tokens, self._normalized = model.eval(), tokens, normalized
         if engine == "fast" and (model.device.type != "cpu" or multiplies_bfloat16()):
             model.to(torch.bfloat16)
+        self.precision = str(next((p.dtype for p in model.parameters()), torch.float32)).removeprefix("torch.")
 
     @cached_property
     def dim(self) -> int:
@@ -128,15 +133,16 @@ class ModuleEngine:
         """Most tokens the model itself can take."""
         config = getattr(self.model[0], "config", None)
         positions = getattr(config, "max_position_embeddings", None)
-        known = [n for n in (positions, self.model.max_seq_length) if isinstance(n, int) and n > 0]
-        return min(known) if known else 1 << 30
+        known = (positions, self.model.max_seq_length)
+        return int(min([UNBOUNDED, *(n for n in known if isinstance(n, int | float) and n > 0)]))
 
     def encode(
         self, texts: Sequence[str], *, role: Role, prompt: str, limit: int, batch_size: int, report: Report
     ) -> FloatArray:
         """Encode in batches of like length, longest first."""
         method = self.model.encode_query if role == "query" else self.model.encode_document
-        self.model.max_seq_length = limit if self._tokens else self.model.max_seq_length
+        if limit != self.limit:
+            self.model.max_seq_length = limit
         lengths: NDArray[Any] = np.array([len(text) for text in texts], dtype=np.int64)
         if self._tokens is not None:
             lengths = np.minimum(self._tokens.count(texts) + self._tokens.specials, limit)
@@ -163,6 +169,15 @@ def multiplies_bfloat16() -> bool:
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     found = any(bool(getattr(torch.cpu, check, bool)()) for check in checks)
     return found or any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16"))
+
+
+def tokens_of(model: SentenceTransformer) -> Tokens | None:
+    """Return the tokenizer of a model if it is of the fast kind, else None."""
+    from tokenizers import Tokenizer
+
+    tokenizer = getattr(model, "tokenizer", None)
+    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    return Tokens(backend) if isinstance(backend, Tokenizer) else None
 
 
 def sentence_transformer(folder: ModelFolder, pooling: str | None, device: str, *, trusted: bool) -> Any:

@@ -24,6 +24,7 @@ PACKAGED = {
 _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 _ON = ("1", "true", "yes", "on")
 _SKIPPED = ["onnx/*", "openvino/*", "*.onnx", "*.h5", "*.msgpack", "*.ot", "*.gguf", "*.tflite", "*.mlmodel"]
+_KNOWN = {"max_seq_length", "do_lower_case", "transformer_task", "modality_config", "module_output_name"}
 _LEGACY_POOLING = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -158,10 +159,41 @@ class ModelFolder:
         return self.read("sentence_bert_config.json", inner) or {}
 
     @cached_property
+    def tokenizer(self) -> Mapping[str, Any]:
+        """The settings of the tokenizer."""
+        inner = self.modules[0].get("path", "") if self.modules else ""
+        return self.read("tokenizer_config.json", inner) or {}
+
+    @cached_property
+    def window(self) -> int | None:
+        """Longest input in tokens that the files name; releases of sentence-transformers say it in two places."""
+        said = self.transformer.get("max_seq_length") or self.tokenizer.get("model_max_length")
+        return int(said) if said else None
+
+    @cached_property
+    def plain(self) -> bool:
+        """Whether text reaches the tokenizer as it is and the vectors leave the last module as they are."""
+        lowers = (self.read("tokenizer.json") or {}).get("normalizer") or {}
+        said = self.tokenizer.get("do_lower_case", lowers.get("lowercase"))
+        task = self.transformer.get("transformer_task", "feature-extraction")
+        return (
+            all(m["type"].startswith("sentence_transformers.") for m in self.modules)
+            and set(self.transformer) <= _KNOWN
+            and not self.transformer.get("do_lower_case", False)
+            and ("lowercase" not in lowers or said is None or bool(said) == bool(lowers["lowercase"]))
+            and task == "feature-extraction"
+            and self.settings.get("truncate_dim") is None
+        )
+
+    @cached_property
     def prompts(self) -> dict[str, str]:
-        """Prompts by role, as ``encode_query`` and ``encode_document`` would choose them."""
+        """Prompts by role that are not empty.
+
+        Others are left out: sentence-transformers adds an empty prompt for either role where a model names none, so
+        its ``encode_query`` and ``encode_document`` reach neither ``passage`` nor the default prompt.
+        """
         named = self.settings.get("prompts") or {}
-        return by_role(named, self.settings.get("default_prompt_name"))
+        return {role: named[role] for role in ("query", "document") if named.get(role)}
 
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits of the content: files whole, those above 256 MiB by size, header and samples."""
@@ -178,16 +210,6 @@ class ModelFolder:
                 about = path.name in ("data_config.json", "config_sentence_transformers.json", "trainer_state.json")
                 if path.is_file() and path.suffix in (".json", ".txt", ".model", ".safetensors", ".bin") and not about:
                     yield path
-
-
-def by_role(prompts: Mapping[str, str], default: str | None) -> dict[str, str]:
-    """Return the prompts that are not empty, by role, from prompts by name (``passage``, ``corpus`` ...)."""
-    last = default or ""
-    chosen = {
-        "query": next((prompts[n] for n in ("query", last) if n in prompts), ""),
-        "document": next((prompts[n] for n in ("document", "passage", "corpus", last) if n in prompts), ""),
-    }
-    return {role: prompt for role, prompt in chosen.items() if prompt}
 
 
 def _sampled(path: Path, whole: int = 256 << 20, piece: int = 1 << 16, pieces: int = 1024) -> bytes:

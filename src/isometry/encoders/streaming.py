@@ -123,6 +123,7 @@ def stream(
     role: Role = "document",
     shard_size: int = 8192,
     on_truncate: OnTruncate = "ignore",
+    resume: bool = True,
     progress: Progress | None = None,
 ) -> Manifest:
     """Embed a stream of ``(id, text)`` into Parquet shards; run again after any interruption to go on.
@@ -136,6 +137,8 @@ def stream(
         The same stream every time: what a finished shard was made of is compared by hash.
     out
         Folder of the shards and of ``manifest.json``.
+    resume
+        Go on where an earlier run stopped; False: remove its shards and begin anew.
     progress
         Called with (rows done, None).
 
@@ -151,6 +154,8 @@ def stream(
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     with _only_writer(folder):
+        if not resume:
+            _forget(folder)
         manifest = _begin(folder, encoder.space, role, shard_size)
         items = iter(texts)
         for number, shard in enumerate(manifest.shards):
@@ -170,6 +175,13 @@ def stream(
         manifest = Manifest(folder, encoder.space, role, shard_size, manifest.shards, complete=True)
         manifest.save()
         return manifest
+
+
+def _forget(folder: Path) -> None:
+    """Remove what an earlier run wrote, the list first: a folder without one holds nothing."""
+    (folder / "manifest.json").unlink(missing_ok=True)
+    for shard in folder.glob("shard-*.parquet"):
+        shard.unlink()
 
 
 def _begin(folder: Path, space: Space, role: Role, shard_size: int) -> Manifest:

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from isometry.encoders.engines import BertEngine, Engine, EngineName, ModuleEngine, sentence_transformer
+from isometry.encoders.engines import BertEngine, Engine, EngineName, ModuleEngine, sentence_transformer, tokens_of
 from isometry.encoders.folders import ModelFolder, locate
 from isometry.encoders.tokens import Tokens
-from isometry.errors import EmptyInput, InputError, UnknownName
+from isometry.errors import DataFormatError, EmptyInput, InputError, UnknownName
 from isometry.types import FloatArray, IntArray, Role, Space
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 Pooling = Literal["mean", "cls", "last"]
+_SURROGATE = re.compile("[\ud800-\udfff]")
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
+ROLES: tuple[Role, ...] = get_args(Role)
 
 
 class TextEncoder:
@@ -32,24 +35,28 @@ class TextEncoder:
         What the vectors mean; the same for every engine, since their vectors may be compared.
     max_tokens
         Longest input in tokens, special ones included.
+    precision
+        Number format of weights and activations, e.g. ``"bfloat16"``.
     """
 
     similarity_fn_name = "cosine"
 
     def __init__(
-        self, engine: Engine, tokens: Tokens | None, space: Space, max_tokens: int, folder: ModelFolder
+        self,
+        engine: Engine,
+        tokens: Tokens | None,
+        space: Space,
+        max_tokens: int,
+        model: Callable[[], SentenceTransformer],
     ) -> None:
-        self._engine, self._tokens, self._folder = engine, tokens, folder
-        self.space, self.max_tokens = space, max_tokens
+        self._engine, self._tokens, self._model = engine, tokens, model
+        self.space, self.max_tokens, self.precision = space, max_tokens, engine.precision
         self.similarity_fn_name = space.similarity
 
     @cached_property
     def model(self) -> SentenceTransformer:
         """The model as a sentence-transformers object, to train or to look inside; built when first asked for."""
-        if isinstance(self._engine, ModuleEngine):
-            return self._engine.model
-        model: SentenceTransformer = sentence_transformer(self._folder, None, "cpu", trusted=False)
-        return model
+        return self._model()
 
     def get_embedding_dimension(self) -> int:
         """Width of a vector."""
@@ -78,6 +85,8 @@ class TextEncoder:
         counts what was left out.
         """
         texts = check_texts(inputs, empty=True)
+        if role not in ROLES:
+            raise UnknownName("role", str(role), ROLES)
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}.")
         if not texts:
@@ -123,6 +132,8 @@ def check_texts(inputs: Sequence[str], *, empty: bool = False) -> list[str]:
     for row, text in enumerate(texts):
         if not isinstance(text, str):
             raise InputError(f"Row {row} is no text but {type(text).__name__}; every input must be a string.")
+        if not text.isascii() and _SURROGATE.search(text):
+            raise InputError(f"Row {row} holds half of a surrogate pair; read it as UTF-8, or replace it.")
         if not empty and not text.strip():
             raise EmptyInput(f"Row {row} is an empty text; remove it or give it words.")
     return texts
@@ -150,7 +161,7 @@ def load(
     pooling
         For a folder that says nothing about it: ``"mean"``, ``"cls"`` or ``"last"``.
     prompts
-        By role (``query``, ``document``); replaces the model's own.
+        By role (``query``, ``document``); replaces the model's own of that role.
     max_tokens
         Longest input, special tokens included; default: what the model says.
     trust_remote_code
@@ -159,9 +170,10 @@ def load(
     Raises
     ------
     UnknownName
-        If there is no such model, engine or pooling.
+        If there is no such model, engine, pooling or role.
     InputError
-        If the folder has no pooling and none was given, or ``max_tokens`` is beyond the model's.
+        If the folder has no pooling and none was given, or has one and another was given, ``max_tokens`` is beyond
+        the model's, or a prompt leaves no room for text.
     DataFormatError
         If the folder is broken.
     """
@@ -174,18 +186,49 @@ def load(
     folder = ModelFolder(path)
     if not folder.modules and pooling is None:
         raise InputError(f"{path} does not say how to pool its tokens; give pooling='mean', 'cls' or 'last'.")
+    if folder.modules and pooling is not None:
+        raise InputError(f"{path} says itself how to pool its tokens; leave pooling={pooling!r} out.")
     worker, tokens = _engine(folder, chosen, pooling, device, trusted=trust_remote_code)
     window = _window(folder, worker, max_tokens)
     space = Space(
         label,
         worker.dim,
         revision=folder.fingerprint(),
-        similarity=folder.settings.get("similarity_fn_name") or "cosine",
+        similarity=_similarity(folder),
         normalized=folder.normalized or not folder.modules,
-        prompts=folder.prompts if prompts is None else {role: text for role, text in prompts.items() if text},
+        prompts=_prompts(folder, prompts or {}),
         chain=() if pooling is None else (f"pooling={pooling}",),
     )
-    return TextEncoder(worker, tokens, space, window, folder)
+    encoder = TextEncoder(worker, tokens, space, window, partial(_model, worker, folder, pooling, window))
+    for role in ROLES if tokens is not None else ():
+        if encoder.room(role) < 1:
+            raise InputError(f"The prompt for role {role!r} leaves no room for text in {window} tokens; shorten it.")
+    return encoder
+
+
+def _model(worker: Engine, folder: ModelFolder, pooling: Pooling | None, window: int) -> SentenceTransformer:
+    if isinstance(worker, ModuleEngine):
+        return worker.model
+    model: SentenceTransformer = sentence_transformer(folder, pooling, "cpu", trusted=False)
+    model.max_seq_length = window
+    return model
+
+
+def _prompts(folder: ModelFolder, given: Mapping[str, str]) -> dict[str, str]:
+    for role, prompt in given.items():
+        if role not in ROLES:
+            raise UnknownName("role", str(role), ROLES, hint="Prompts are given by role.")
+        check_texts([prompt], empty=True)
+    return {role: prompt for role, prompt in {**folder.prompts, **given}.items() if prompt}
+
+
+def _similarity(folder: ModelFolder) -> Literal["cosine", "dot", "euclidean"]:
+    known: tuple[Literal["cosine", "dot", "euclidean"], ...] = ("cosine", "dot", "euclidean")
+    named = folder.settings.get("similarity_fn_name") or "cosine"
+    found = next((name for name in known if name == named), None)
+    if found is None:
+        raise InputError(f"{folder.path} compares vectors by {named!r}; only {', '.join(known)} are supported.")
+    return found
 
 
 def _engine(
@@ -194,11 +237,14 @@ def _engine(
     if (way := _lean(folder, pooling, device)) is not None:
         from tokenizers import Tokenizer
 
-        tokens = Tokens(Tokenizer.from_file(str(folder.path / "tokenizer.json")))
+        path = folder.path / "tokenizer.json"
+        try:
+            tokens = Tokens(Tokenizer.from_file(str(path)))
+        except Exception as error:  # the tokenizers package raises no class of its own
+            raise DataFormatError(path, None, f"the tokenizer cannot be read ({error}).") from error
         return BertEngine(folder, tokens, way, engine), tokens
     model = sentence_transformer(folder, pooling, device, trusted=trusted)
-    backend = getattr(getattr(model, "tokenizer", None), "backend_tokenizer", None)
-    known = None if backend is None else Tokens(backend)
+    known = tokens_of(model)
     return ModuleEngine(model, known, engine, normalized=folder.normalized or not folder.modules), known
 
 
@@ -209,15 +255,16 @@ def _lean(folder: ModelFolder, pooling: Pooling | None, device: str) -> Pooling 
     files = all((folder.path / name).is_file() for name in ("model.safetensors", "tokenizer.json"))
     inner = any(module.get("path") for module in folder.modules[:1])
     shapes = ((), ("Transformer", "Pooling"), ("Transformer", "Pooling", "Normalize"))
-    if device != "cpu" or inner or not files or folder.kinds not in shapes or not supports(dict(folder.config)):
+    if device != "cpu" or inner or not files or folder.kinds not in shapes:
+        return None
+    if not supports(dict(folder.config)) or not folder.plain:
         return None
     said = tuple("last" if way == "lasttoken" else way for way in folder.pooling) or (pooling,)
     return next((way for way in POOLINGS if said == (way,)), None)
 
 
 def _window(folder: ModelFolder, worker: Engine, wanted: int | None) -> int:
-    said = folder.transformer.get("max_seq_length")
-    limit = min(int(said), worker.limit) if said else worker.limit
+    limit = min(folder.window or worker.limit, worker.limit)
     if wanted is None:
         return limit
     if not 3 <= wanted <= worker.limit:
