@@ -7,23 +7,24 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from isometry.lazy import exports
 
 __version__ = "0.1.0"
 
 # Public names and their homes; each is imported when first asked for, so that `import isometry` stays cheap.
 _HOMES = {
-    "Collection": "isometry.store",
-    "Document": "isometry.types",
-    "Embeddings": "isometry.types",
-    "Hits": "isometry.types",
-    "IsometryError": "isometry.errors",
-    "Queries": "isometry.types",
-    "Scores": "isometry.types",
-    "Space": "isometry.types",
-    "embed": "isometry.encoders",
-    "load": "isometry.encoders",
+    "Collection": "store",
+    "Document": "types",
+    "Embeddings": "types",
+    "Hits": "types",
+    "IsometryError": "errors",
+    "Queries": "types",
+    "Scores": "types",
+    "Space": "types",
+    "embed": "encoders",
+    "load": "encoders",
 }
 
 if TYPE_CHECKING:
@@ -46,12 +47,4 @@ __all__ = [
     "load",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'isometry' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = exports(__name__, _HOMES)

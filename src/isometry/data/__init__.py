@@ -7,25 +7,26 @@ schemas    Retrieval, Pairs, Triplets, Labelled, STS, Graph, Interactions, Image
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from isometry.lazy import exports
 
 _HOMES = {
-    "Chunk": ("isometry.data.chunking", "Chunk"),
-    "Limits": ("isometry.data.readers.units", "Limits"),
-    "Reading": ("isometry.data.readers.units", "Reading"),
-    "SetInfo": ("isometry.data.sets", "SetInfo"),
-    "Skipped": ("isometry.data.readers.units", "Skipped"),
-    "Unit": ("isometry.data.readers.units", "Unit"),
-    "available": ("isometry.data.sets", "available"),
-    "chunk": ("isometry.data.chunking", "chunk"),
-    "describe": ("isometry.data.describing", "describe"),
-    "documents": ("isometry.data.chunking", "documents"),
-    "fetch": ("isometry.data.fetching", "fetch"),
-    "find": ("isometry.data.sets", "find"),
-    "load_set": ("isometry.data.sets", "load"),
-    "read": ("isometry.data.readers.reading", "read"),
-    "split_sentences": ("isometry.data.sentences", "split_sentences"),
+    "Chunk": "chunking",
+    "Limits": "readers.units",
+    "Reading": "readers.units",
+    "SetInfo": "sets",
+    "Skipped": "readers.units",
+    "Unit": "readers.units",
+    "available": "sets",
+    "chunk": "chunking",
+    "describe": "describing",
+    "documents": "chunking",
+    "fetch": "fetching",
+    "find": "sets",
+    "load_set": "sets:load",
+    "read": "readers.reading",
+    "split_sentences": "sentences",
 }
 
 if TYPE_CHECKING:
@@ -58,15 +59,4 @@ __all__ = [
     "split_sentences",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name == "schemas":
-        return import_module("isometry.data.schemas")
-    if name in _HOMES:
-        module, attribute = _HOMES[name]
-        return getattr(import_module(module), attribute)
-    raise AttributeError(f"module 'isometry.data' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = exports(__name__, _HOMES)

@@ -10,8 +10,9 @@ neighbours, sphere  exact neighbours and distances, shared by all
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from isometry.lazy import exports
 
 # Public names and their homes; each is imported when first asked for. No name is that of a module.
 _HOMES = {
@@ -123,12 +124,4 @@ __all__ = [
     "write_html",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(f"isometry.diagnostics.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'isometry.diagnostics' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = exports(__name__, _HOMES)

@@ -8,16 +8,17 @@ stream, Manifest     more texts than fit in memory, to Parquet shards, resumable
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from isometry.lazy import exports
 
 _HOMES = {
-    "EmbeddingCache": "isometry.encoders.cache",
-    "Manifest": "isometry.encoders.streaming",
-    "TextEncoder": "isometry.encoders.text",
-    "embed": "isometry.encoders.embedding",
-    "load": "isometry.encoders.text",
-    "stream": "isometry.encoders.streaming",
+    "EmbeddingCache": "cache",
+    "Manifest": "streaming",
+    "TextEncoder": "text",
+    "embed": "embedding",
+    "load": "text",
+    "stream": "streaming",
 }
 
 if TYPE_CHECKING:
@@ -28,12 +29,4 @@ if TYPE_CHECKING:
 
 __all__ = ["EmbeddingCache", "Manifest", "TextEncoder", "embed", "load", "stream"]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'isometry.encoders' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = exports(__name__, _HOMES)

@@ -10,11 +10,16 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from isometry.lazy import exports
 
 # Public names and their homes; each is imported when first asked for.
-_HOMES = {"Exact": "exact", "HNSW": "hnsw", "check_recall": "recall"}
+_HOMES = {
+    "Exact": "exact",
+    "HNSW": "hnsw",
+    "check_recall": "recall",
+}
 
 if TYPE_CHECKING:
     from isometry.indexes.exact import Exact
@@ -23,12 +28,4 @@ if TYPE_CHECKING:
 
 __all__ = ["HNSW", "Exact", "check_recall"]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(f"isometry.indexes.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'isometry.indexes' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = exports(__name__, _HOMES)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from isometry.lazy import exports
 
 if TYPE_CHECKING:
     from isometry.negatives.guided import Guide, Guided, doubtful_negatives, gist_loss, guided_mask
@@ -45,12 +46,4 @@ __all__ = [
     "top1_accuracy",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(f"isometry.negatives.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'isometry.negatives' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = exports(__name__, _HOMES)

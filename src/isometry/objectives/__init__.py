@@ -5,8 +5,9 @@ The function `isometry.objectives.info_nce.info_nce` shares its name with its mo
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from isometry.lazy import exports
 
 if TYPE_CHECKING:
     from isometry.objectives.info_nce import (
@@ -21,14 +22,4 @@ if TYPE_CHECKING:
 
 __all__ = ["Candidates", "InfoNCE", "MaskSource", "Masks", "own_entries", "score_blocks", "settle"]
 
-_HOMES = dict.fromkeys(__all__, "isometry.objectives.info_nce")
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'isometry.objectives' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = exports(__name__, dict.fromkeys(__all__, "info_nce"))

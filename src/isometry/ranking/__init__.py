@@ -10,8 +10,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from isometry.lazy import exports
 
 # Public names and their homes; each is imported when first asked for.
 _HOMES = {
@@ -52,12 +53,4 @@ __all__ = [
     "fuse",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(f"isometry.ranking.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'isometry.ranking' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = exports(__name__, _HOMES)

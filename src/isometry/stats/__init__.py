@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from isometry.lazy import exports
 
 if TYPE_CHECKING:
     from isometry.stats.comparison import Comparison, compare, compare_all
@@ -30,8 +31,4 @@ __all__ = [
     "sign_flip_p",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(f"isometry.stats.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'isometry.stats' has no attribute {name!r}")
+__getattr__, __dir__ = exports(__name__, _HOMES)

@@ -7,8 +7,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from isometry.lazy import exports
 
 # Public names and their homes; each is imported when first asked for.
 _HOMES = {
@@ -31,12 +32,4 @@ if TYPE_CHECKING:
 
 __all__ = ["And", "Check", "Collection", "Exists", "Filter", "Not", "OneOf", "Or", "Range", "Report"]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(f"isometry.store.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'isometry.store' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = exports(__name__, _HOMES)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from isometry.lazy import exports
 
 if TYPE_CHECKING:
     from isometry.tasks.classification import ClassificationTask, knn_probe, linear_probe
@@ -58,8 +59,4 @@ __all__ = [
     "synthetic_retrieval",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(f"isometry.tasks.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'isometry.tasks' has no attribute {name!r}")
+__getattr__, __dir__ = exports(__name__, _HOMES)

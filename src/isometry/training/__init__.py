@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from isometry.lazy import exports
 
 if TYPE_CHECKING:
     from isometry.training.collate import keep_texts
@@ -21,12 +22,4 @@ _HOMES = {
 
 __all__ = ["apply_head", "keep_texts", "layer_features", "mlp_head", "seeded", "train"]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(f"isometry.training.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'isometry.training' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = exports(__name__, _HOMES)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from isometry.lazy import exports
 
 if TYPE_CHECKING:
     from isometry.workbench.evaluation import Evaluation, evaluate_collection, evaluate_set
@@ -32,8 +33,4 @@ __all__ = [
     "open_collection",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(f"isometry.workbench.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'isometry.workbench' has no attribute {name!r}")
+__getattr__, __dir__ = exports(__name__, _HOMES)
