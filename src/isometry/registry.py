@@ -54,6 +54,7 @@ class Part:
     path: Path
     line: int
     summary: str
+    documentation: str = field(default="", repr=False)
     recipes: tuple[str, ...] = field(default=())
     test: Path | None = None
 
@@ -128,12 +129,14 @@ def recipe(slug: str) -> RecipeEntry:
     return entries[slug]
 
 
-def _public(tree: ast.Module) -> Iterator[tuple[str, int, str]]:
+def _public(tree: ast.Module) -> Iterator[tuple[str, int, str, str]]:
+    about = ast.get_docstring(tree) or ""
     for node in tree.body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
             documentation = ast.get_docstring(node)
             if documentation:
-                yield node.name, node.lineno, documentation.strip().partition("\n\n")[0].replace("\n", " ")
+                summary = documentation.strip().partition("\n\n")[0].replace("\n", " ")
+                yield node.name, node.lineno, summary, f"{about} {documentation}"
 
 
 @lru_cache(maxsize=1)
@@ -149,9 +152,9 @@ def parts() -> tuple[Part, ...]:
             relative = path.relative_to(PACKAGE)
             module = ".".join(("isometry", *relative.with_suffix("").parts)).removesuffix(".__init__")
             test = _test_of(relative)
-            for name, line, summary in _public(ast.parse(path.read_text(encoding="utf-8"))):
+            for name, line, summary, documentation in _public(ast.parse(path.read_text(encoding="utf-8"))):
                 slugs = tuple(users.get(f"{module}:{name}", ()))
-                found.append(Part(name, module, path, line, summary, slugs, test))
+                found.append(Part(name, module, path, line, summary, documentation, slugs, test))
     return tuple(found)
 
 
@@ -163,7 +166,9 @@ def _test_of(relative: Path) -> Path | None:
 
 
 def find(text: str) -> list[Part]:
-    """Parts whose name, summary, or recipe (title, aliases, slug) holds every word of ``text``; names first.
+    """Parts whose name, documentation, or recipe (title, aliases, slug) holds every word of ``text``.
+
+    Words in the name count first, then those in the summary and the recipe, then those elsewhere.
 
     >>> [part.name for part in find("SpaceMismatch of nothing")]
     []
@@ -175,7 +180,9 @@ def find(text: str) -> list[Part]:
         about_cards = " ".join(f"{c.get('slug')} {c.get('title')} {' '.join(c.get('aliases', ()))}" for c in cards)
         name = "".join(f" {c.lower()}" if c.isupper() else c for c in part.name).replace("_", " ")
         name = f"{name} {part.name.lower()} {part.module.rpartition('.')[2].replace('_', ' ')}"
-        texts = (name, part.summary.lower(), about_cards.lower().replace("-", " "))
-        if all(any(word in t for t in texts) for word in words):
-            ranked.append((sum(word not in name for word in words), part))
+        near = f"{part.summary} {about_cards}".lower().replace("-", " ")
+        far = part.documentation.lower().replace("-", " ")
+        if all(word in name or word in near or word in far for word in words):
+            cost = sum(0 if word in name else 1 if word in near else 10 for word in words)
+            ranked.append((cost, part))
     return [part for _, part in sorted(ranked, key=lambda pair: pair[0])]

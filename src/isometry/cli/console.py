@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -13,13 +14,16 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Progress = Callable[[str, int, int | None], None]
+PIPE_WIDTH = 140
 
 
 def out() -> Console:
     """Return the console results go to."""
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=False)
+    # A pipe or a file has no width of its own; 80 columns would break file names in two.
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
+    return Console(highlight=False, soft_wrap=False, width=width)
 
 
 def err() -> Console:
