@@ -151,7 +151,7 @@ def hybrid_section(f: dict[str, Any]) -> Iterator[str]:
 
 
 SECTIONS = (
-    ("Encoding", "encode", "python benchmarks/encode.py --texts 256 --repeats 3 --scifact", encode_section),
+    ("Encoding", "encode", "python benchmarks/encode.py --texts 384 --repeats 5 --scifact", encode_section),
     ("Streaming a million texts, killed once", "stream", "python benchmarks/stream.py", plain_section),
     ("Exact search", "flat", "python benchmarks/flat.py", flat_section),
     ("First and warm search", "search", "python benchmarks/search.py", plain_section),

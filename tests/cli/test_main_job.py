@@ -207,3 +207,21 @@ def test_compare_runs_what_fits_the_data_and_corrects_for_looking_at_several(iso
     assert all(row["p_adj"] >= row["p"] for row in ran.json)
     alone = isometry("compare", "--data", tmp_path / "mine.tsv", "--recipes", "gistembed")
     assert (alone.code, alone.out) == (2, "")
+
+
+def test_a_model_folder_is_found_again_by_its_path(isometry, notes, tmp_path):
+    """A folder's name alone does not lead back to it; a plain folder needs its pooling again."""
+    import shutil
+
+    from isometry.encoders.folders import locate
+
+    folder = tmp_path / "my-model"
+    shutil.copytree(locate("minilm")[1], folder)
+    assert isometry("index", notes, "--name", "own-model", "--model", folder).code == 0
+    assert isometry("search", "cats", "-c", "own-model", "--mode", "vector").code == 0
+    for name in ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"):
+        (folder / name).unlink()
+    refused = isometry("index", notes, "--name", "plain-model", "--model", folder)
+    assert (refused.code, refused.out) == (2, "")
+    assert isometry("index", notes, "--name", "plain-model", "--model", folder, "--pooling", "cls").code == 0
+    assert isometry("search", "cats", "-c", "plain-model", "--mode", "vector").code == 0

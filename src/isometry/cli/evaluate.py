@@ -14,6 +14,7 @@ from isometry.cli.options import (
     EngineOption,
     JsonFlag,
     ModelOption,
+    PoolingOption,
     QuietFlag,
     collection_name,
     data_root,
@@ -34,6 +35,7 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Which qrels to use.")] = "test",
     model: ModelOption = None,
     engine: EngineOption = None,
+    pooling: PoolingOption = None,
     root: DataRootOption = None,
     seed: Annotated[int, typer.Option(help="Seed of the pseudo-queries.")] = 0,
     json_: JsonFlag = False,
@@ -57,13 +59,13 @@ def evaluate(
 
         if data:
             result = evaluate_set(
-                data, encoder(model, engine), mode=mode, against=against, root=data_root(root), split=split,
+                data, encoder(model, engine, pooling), mode=mode, against=against, root=data_root(root), split=split,
                 progress=progress,
             )  # fmt: skip
         else:
             with open_collection(collection_name(collection)) as opened:
                 result = evaluate_collection(
-                    opened, encoder(model, engine) if model or engine else None, mode=mode, against=against,
+                    opened, encoder(model, engine, pooling) if model or engine else None, mode=mode, against=against,
                     judgments=judgments, synthetic=synthetic, seed=seed, progress=progress,
                 )  # fmt: skip
     if json_:

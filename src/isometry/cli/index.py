@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from isometry.cli.console import emit, out, progress_bar, remarks, say
-from isometry.cli.options import EngineOption, JsonFlag, ModelOption, QuietFlag, encoder
+from isometry.cli.options import EngineOption, JsonFlag, ModelOption, PoolingOption, QuietFlag, encoder
 
 
 def index(
@@ -16,6 +16,7 @@ def index(
     name: Annotated[str | None, typer.Option("--name", "-n", help="Name or path of the collection.")] = None,
     model: ModelOption = None,
     engine: EngineOption = None,
+    pooling: PoolingOption = None,
     text_column: Annotated[str | None, typer.Option(help="Column of a table that holds the text.")] = None,
     id_column: Annotated[str | None, typer.Option(help="Column that holds the id.")] = None,
     title_column: Annotated[str | None, typer.Option(help="Column that holds the title.")] = None,
@@ -44,7 +45,7 @@ def index(
     source = indexing.resolve(source, chosen)
     with remarks(), progress_bar(quiet=quiet) as progress:
         report = indexing.index(
-            source, chosen, encoder(model, engine), options=options, max_tokens=max_tokens, overlap=overlap,
+            source, chosen, encoder(model, engine, pooling), options=options, max_tokens=max_tokens, overlap=overlap,
             progress=progress,
         )  # fmt: skip
     if chosen != BUILTIN:

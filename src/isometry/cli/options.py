@@ -18,19 +18,22 @@ ModelOption = Annotated[
     str | None, typer.Option("--model", "-m", help="Encoder: minilm, a model folder, or a hub name.")
 ]
 EngineOption = Annotated[str | None, typer.Option("--engine", help="fast (reduced precision) or torch (reference).")]
+PoolingOption = Annotated[
+    str | None, typer.Option(help="For a plain model folder that does not say it: mean, cls or last.")
+]
 DataRootOption = Annotated[
     Path | None, typer.Option("--data-root", help="Folder of data sets, looked at first.", show_default=False)
 ]
 QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 
 
-def encoder(model: str | None, engine: str | None) -> TextEncoder:
+def encoder(model: str | None, engine: str | None, pooling: str | None = None) -> TextEncoder:
     """Load the encoder that flags or settings name."""
     from isometry.encoders import load
     from isometry.workbench.places import settings
 
     chosen = settings()
-    return load(model or chosen.model, engine=engine or chosen.engine)
+    return load(model or chosen.model, engine=engine or chosen.engine, pooling=pooling)
 
 
 def collection_name(name: str | None) -> str:

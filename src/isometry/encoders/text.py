@@ -37,6 +37,8 @@ class TextEncoder:
         Longest input in tokens, special ones included.
     precision
         Number format of weights and activations, e.g. ``"bfloat16"``.
+    source
+        What `load` finds this model by again: its name, or the path of its folder.
     """
 
     similarity_fn_name = "cosine"
@@ -48,10 +50,11 @@ class TextEncoder:
         space: Space,
         max_tokens: int,
         model: Callable[[], SentenceTransformer],
+        source: str,
     ) -> None:
         self._engine, self._tokens, self._model = engine, tokens, model
         self.space, self.max_tokens, self.precision = space, max_tokens, engine.precision
-        self.similarity_fn_name = space.similarity
+        self.similarity_fn_name, self.source = space.similarity, source
 
     @cached_property
     def model(self) -> SentenceTransformer:
@@ -143,7 +146,7 @@ def load(
     name_or_path: str | Path = "minilm",
     *,
     engine: EngineName | str = "fast",
-    pooling: Pooling | None = None,
+    pooling: Pooling | str | None = None,
     prompts: Mapping[str, str] | None = None,
     max_tokens: int | None = None,
     device: str = "cpu",
@@ -180,7 +183,8 @@ def load(
     chosen = next((name for name in ENGINES if name == engine), None)
     if chosen is None:
         raise UnknownName("engine", str(engine), ENGINES)
-    if pooling is not None and pooling not in POOLINGS:
+    way = next((name for name in POOLINGS if name == pooling), None)
+    if pooling is not None and way is None:
         raise UnknownName("pooling", str(pooling), POOLINGS)
     label, path = locate(name_or_path)
     folder = ModelFolder(path)
@@ -188,7 +192,7 @@ def load(
         raise InputError(f"{path} does not say how to pool its tokens; give pooling='mean', 'cls' or 'last'.")
     if folder.modules and pooling is not None:
         raise InputError(f"{path} says itself how to pool its tokens; leave pooling={pooling!r} out.")
-    worker, tokens = _engine(folder, chosen, pooling, device, trusted=trust_remote_code)
+    worker, tokens = _engine(folder, chosen, way, device, trusted=trust_remote_code)
     window = _window(folder, worker, max_tokens)
     space = Space(
         label,
@@ -199,7 +203,9 @@ def load(
         prompts=_prompts(folder, prompts or {}),
         chain=() if pooling is None else (f"pooling={pooling}",),
     )
-    encoder = TextEncoder(worker, tokens, space, window, partial(_model, worker, folder, pooling, window))
+    source = str(path) if Path(name_or_path).expanduser().resolve() == path else label
+    model = partial(_model, worker, folder, way, window)
+    encoder = TextEncoder(worker, tokens, space, window, model, source)
     for role in ROLES if tokens is not None else ():
         if encoder.room(role) < 1:
             raise InputError(f"The prompt for role {role!r} leaves no room for text in {window} tokens; shorten it.")

@@ -169,7 +169,7 @@ def _fill(
     if gone:
         collection.delete(gone)
     roots = {**collection.meta.get("roots", {}), root: sorted(seen)}
-    notes = {"roots": roots, "model": encoder.space.model}
+    notes = {"roots": roots, "model": encoder.source}
     collection.set_meta(notes if source.judgments is None else {**notes, "judgments": source.judgments})
     collection.snapshot()
     judged = len(source.judgments["queries"]) if source.judgments else 0

@@ -72,7 +72,9 @@ class Searcher:
         if self._encoder is None:
             from isometry.encoders import load
 
-            self._encoder = load(self.collection.meta.get("model") or self.collection.default_space.model)
+            space = self.collection.default_space
+            pooling = next((s.removeprefix("pooling=") for s in space.chain if s.startswith("pooling=")), None)
+            self._encoder = load(self.collection.meta.get("model") or space.model, pooling=pooling)
         self.collection.default_space.check(self._encoder.space)
         return self._encoder
 
