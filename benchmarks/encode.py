@@ -54,6 +54,18 @@ def real_texts(count: int) -> dict[str, list[str]]:
     return {"short": of_length(glosses[:20_000], 14, 18), "long": long, "mixed": mixed}
 
 
+def int8_engine() -> Encode:
+    """Return what `fast` is on a processor with 8-bit but without bfloat16 products."""
+    from isometry.encoders import engines as ours
+    from isometry.encoders import load
+
+    able, ours.multiplies_bfloat16 = ours.multiplies_bfloat16, lambda: False
+    try:
+        return load("minilm", engine="fast").encode_document
+    finally:
+        ours.multiplies_bfloat16 = able
+
+
 def engines() -> dict[str, Encode]:
     from sentence_transformers import SentenceTransformer
 
@@ -120,9 +132,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--scifact", action="store_true")
+    parser.add_argument("--int8", action="store_true", help="add the fast engine of processors without bfloat16")
     arguments = parser.parse_args()
     texts, found = real_texts(arguments.texts), engines()
-    figures: dict[str, object] = {}
+    if arguments.int8:
+        found["isometry fast, int8"] = int8_engine()
+    figures: dict[str, object] = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
     for threads in arguments.threads:
         torch.set_num_threads(threads)
         os.environ["RAYON_NUM_THREADS"] = str(threads)
@@ -135,7 +150,7 @@ def main() -> None:
                 rates = f"{row['texts_per_second']:10.1f}{row['texts_per_cpu_second']:10.1f}"
                 ratios = f"{row['ratio_wall']:10.2f}{row['ratio_cpu']:10.2f}"
                 print(f"{name:>24}{rates}{ratios}{row['cosine_mean']:13.6f}{row['cosine_min']:9.5f}")
-            figures[f"{kind}, {threads} thread(s)"] = rows
+            figures[f"{kind}, {threads} thread(s){', with int8' if arguments.int8 else ''}"] = rows
     if arguments.scifact:
         figures["scifact ndcg@10"] = scores = scifact()
         print(f"\nSciFact nDCG@10: {scores}")

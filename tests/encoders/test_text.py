@@ -346,3 +346,20 @@ def test_what_does_not_fit_the_folder_is_refused(small, tmp_path):
         load(variation(small, tmp_path / "t", "tokenizer.json", model=None))
     with pytest.raises(InputError, match="Row 1 holds half of a surrogate pair"):
         load(small).encode_document(["fine 漢", "broken \ud83d"])
+
+
+def test_eight_bit_products_stand_in_where_there_is_no_bfloat16(minilm, monkeypatch):
+    from isometry.encoders import engines
+
+    monkeypatch.setattr(engines, "multiplies_bfloat16", lambda: False)
+    monkeypatch.setattr(engines, "multiplies_int8", lambda: True)
+    encoder = load("minilm", engine="fast")
+    assert encoder.precision == "int8"
+    texts = [*filter(str.strip, ODD), *(f"sentence number {i} about topic {i % 7} " * (i % 20 + 1) for i in range(60))]
+    cosine = (minilm.encode_document(texts) * encoder.encode_document(texts)).sum(axis=1)
+    assert cosine.mean() >= 0.99
+    assert cosine.min() >= 0.98
+    together, alone = encoder.encode_document(texts[:4]), encoder.encode_document(texts[2:3])
+    np.testing.assert_allclose(together[2:3], alone, atol=1e-5)  # a token's scale is its own
+    monkeypatch.setattr(engines, "multiplies_int8", lambda: False)
+    assert load("minilm", engine="fast").precision == "float32"

@@ -27,12 +27,33 @@ def files(tmp_path):
     return folder
 
 
-def test_hybrid_is_reciprocal_rank_fusion_of_both(files, minilm):
+def test_hybrid_is_the_mean_of_both_scores_scaled(files, minilm):
     index(files, "n", minilm)
     with open_collection("n") as opened:
         searcher = Searcher(opened, minilm)
         question = Queries.of(["sleepy cats"])
-        vector, keyword, hybrid = (searcher.hits(question, mode, k=24) for mode in ("vector", "keyword", "hybrid"))
+        expected: dict[str, float] = {}
+        for mode in ("vector", "keyword"):
+            row = searcher.hits(question, mode, k=24).row(0)
+            low, high = row[-1][1], row[0][1]
+            for identity, score in row:
+                expected[identity] = expected.get(identity, 0.0) + 0.5 * (
+                    (score - low) / (high - low) if high > low else 1
+                )
+        found = dict(searcher.hits(question, k=24).row(0))
+        assert found == pytest.approx(expected, abs=1e-5)
+        assert max(found.values()) <= 1
+        with pytest.raises(UnknownName, match="fusion"):
+            searcher.search("cats", fusion="magic")
+
+
+def test_rrf_is_the_closed_form(files, minilm):
+    index(files, "n", minilm)
+    with open_collection("n") as opened:
+        searcher = Searcher(opened, minilm)
+        question = Queries.of(["sleepy cats"])
+        vector, keyword = (searcher.hits(question, mode, k=24) for mode in ("vector", "keyword"))
+        hybrid = searcher.hits(question, k=24, fusion="rrf")
         expected: dict[str, float] = {}
         for hits in (vector, keyword):
             for rank, (identity, _) in enumerate(hits.row(0), 1):

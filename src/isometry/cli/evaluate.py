@@ -12,6 +12,7 @@ from isometry.cli.options import (
     CollectionOption,
     DataRootOption,
     EngineOption,
+    FusionOption,
     JsonFlag,
     ModelOption,
     PoolingOption,
@@ -32,6 +33,7 @@ def evaluate(
     synthetic: Annotated[int, typer.Option(help="Make this many pseudo-queries from the documents.")] = 0,
     mode: Annotated[str, typer.Option(help="vector, keyword or hybrid.")] = "vector",
     against: Annotated[str | None, typer.Option(help="Compare with another mode, with its interval.")] = None,
+    fusion: FusionOption = "scores",
     split: Annotated[str, typer.Option(help="Which qrels to use.")] = "test",
     model: ModelOption = None,
     engine: EngineOption = None,
@@ -59,14 +61,15 @@ def evaluate(
 
         if data:
             result = evaluate_set(
-                data, encoder(model, engine, pooling), mode=mode, against=against, root=data_root(root), split=split,
+                data, encoder(model, engine, pooling), mode=mode, against=against, fusion=fusion, root=data_root(root),
+                split=split,
                 progress=progress,
             )  # fmt: skip
         else:
             with open_collection(collection_name(collection)) as opened:
                 result = evaluate_collection(
                     opened, encoder(model, engine, pooling) if model or engine else None, mode=mode, against=against,
-                    judgments=judgments, synthetic=synthetic, seed=seed, progress=progress,
+                    fusion=fusion, judgments=judgments, synthetic=synthetic, seed=seed, progress=progress,
                 )  # fmt: skip
     if json_:
         emit(result.to_dict())

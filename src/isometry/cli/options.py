@@ -21,6 +21,7 @@ EngineOption = Annotated[str | None, typer.Option("--engine", help="fast (reduce
 PoolingOption = Annotated[
     str | None, typer.Option(help="For a plain model folder that does not say it: mean, cls or last.")
 ]
+FusionOption = Annotated[str, typer.Option(help="How hybrid search joins both: scores or rrf.")]
 DataRootOption = Annotated[
     Path | None, typer.Option("--data-root", help="Folder of data sets, looked at first.", show_default=False)
 ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from isometry.cli.console import emit, out, remarks, say
-from isometry.cli.options import CollectionOption, JsonFlag, collection_name
+from isometry.cli.options import CollectionOption, FusionOption, JsonFlag, collection_name
 
 if TYPE_CHECKING:
     from isometry.workbench import Answer
@@ -21,6 +21,7 @@ def search(
     collection: CollectionOption = None,
     k: Annotated[int | None, typer.Option("-k", help="How many answers.")] = None,
     mode: Annotated[str | None, typer.Option(help="hybrid, vector or keyword.")] = None,
+    fusion: FusionOption = "scores",
     where: Annotated[str | None, typer.Option(help="Filter, e.g. \"year >= 2020 and kind = 'survey'\".")] = None,
     diverse: Annotated[
         float | None, typer.Option(help="Spread the answers (MMR): 1 relevance only ... 0 diversity only.")
@@ -42,7 +43,7 @@ def search(
     with remarks(), open_collection(collection_name(collection)) as opened:
         count = chosen.k if k is None else k
         answers = Searcher(opened).search(
-            text, k=count, mode=mode or chosen.mode, where=where, diverse=diverse, rerank=rerank
+            text, k=count, mode=mode or chosen.mode, where=where, fusion=fusion, diverse=diverse, rerank=rerank
         )
         if not explain:
             answers = [type(a)(a.document, a.score) for a in answers]

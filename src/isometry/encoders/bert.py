@@ -1,4 +1,4 @@
-"""BERT's forward pass without padding, in float32 or bfloat16."""
+"""BERT's forward pass without padding, in float32, bfloat16 or with 8-bit products."""
 
 from __future__ import annotations
 
@@ -53,6 +53,25 @@ class _Linear:
         return y  # type: ignore[no-any-return]
 
 
+class _Int8Linear:
+    """An affine map by 8-bit products: one scale per output channel and, found anew for each token, one per row of x.
+
+    A single scale for all tokens of a batch costs most of the fidelity, since a few channels of a few tokens are large.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, *, gelu: bool = False) -> None:
+        weight = weight.float()
+        self.gelu, self.bias = gelu, bias.float().clone()
+        self.scale = weight.abs().amax(dim=1).clamp_min(1e-12) / 127
+        self.weight = (weight / self.scale[:, None]).round().to(torch.int8).t()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        scale = x.abs().amax(dim=1, keepdim=True).clamp_min_(1e-12).div_(127)
+        product = torch._int_mm((x / scale).round_().to(torch.int8), self.weight)
+        y = product.float().mul_(self.scale).mul_(scale).add_(self.bias)
+        return F.gelu(y) if self.gelu else y
+
+
 class _Norm:
     def __init__(self, weight: Tensor, bias: Tensor, epsilon: float, dtype: torch.dtype) -> None:
         self.weight, self.bias, self.epsilon = weight.to(dtype).clone(), bias.to(dtype).clone(), epsilon
@@ -63,11 +82,11 @@ class _Norm:
 
 @dataclass(frozen=True)
 class _Layer:
-    qkv: _Linear
-    attended: _Linear
+    qkv: _Linear | _Int8Linear
+    attended: _Linear | _Int8Linear
     attended_norm: _Norm
-    wide: _Linear
-    narrow: _Linear
+    wide: _Linear | _Int8Linear
+    narrow: _Linear | _Int8Linear
     norm: _Norm
 
 
@@ -85,6 +104,7 @@ class Bert:
         The model's ``config.json``; `supports` must hold.
     dtype
         Of weights and activations from the first norm on; sums inside norms and products are float32 in either case.
+        ``torch.int8``: 8-bit products between float32 activations.
     """
 
     def __init__(self, weights: dict[str, Tensor], config: dict[str, Any], dtype: torch.dtype) -> None:
@@ -92,7 +112,8 @@ class Bert:
         prefix = next(p for p in prefixes if f"{p}embeddings.word_embeddings.weight" in weights)
         get = {k.removeprefix(prefix): v for k, v in weights.items()}
         epsilon = float(config.get("layer_norm_eps", 1e-12))
-        self.heads, self.dim, self.dtype = int(config["num_attention_heads"]), int(config["hidden_size"]), dtype
+        self.heads, self.dim = int(config["num_attention_heads"]), int(config["hidden_size"])
+        self.dtype = torch.float32 if dtype == torch.int8 else dtype
         self.first_position = FAMILIES[config["model_type"]] * (int(config.get("pad_token_id") or 0) + 1)
         # Look-ups cost nothing: the tables stay in float32. Cloned, so that no file stays mapped.
         self.words = get["embeddings.word_embeddings.weight"].float().clone()
@@ -143,12 +164,14 @@ def _pool(x: Tensor, pooling: Pooled) -> Tensor:
 
 
 def _layer(get: dict[str, Tensor], at: str, epsilon: float, dtype: torch.dtype) -> _Layer:
-    def linear(*names: str, gelu: bool = False) -> _Linear:
+    def linear(*names: str, gelu: bool = False) -> _Linear | _Int8Linear:
         parts = [(get[f"{at}{name}.weight"], get[f"{at}{name}.bias"]) for name in names]
-        return _Linear(torch.cat([w for w, _ in parts]), torch.cat([b for _, b in parts]), dtype, gelu=gelu)
+        weight, bias = torch.cat([w for w, _ in parts]), torch.cat([b for _, b in parts])
+        return _Int8Linear(weight, bias, gelu=gelu) if dtype == torch.int8 else _Linear(weight, bias, dtype, gelu=gelu)
 
     def norm(name: str) -> _Norm:
-        return _Norm(get[f"{at}{name}.weight"], get[f"{at}{name}.bias"], epsilon, dtype)
+        kind = torch.float32 if dtype == torch.int8 else dtype
+        return _Norm(get[f"{at}{name}.weight"], get[f"{at}{name}.bias"], epsilon, kind)
 
     return _Layer(
         qkv=linear(*(f"attention.self.{name}" for name in ("query", "key", "value"))),

@@ -1,7 +1,7 @@
 """Engines: what turns texts into vectors, one for the BERT family and one for everything else.
 
 Precision is an engine's own business: ``torch`` is the reference in float32, ``fast`` is bfloat16 where the processor
-multiplies it in hardware. Both give vectors of one space.
+multiplies it in hardware, else 8-bit products where it has those. Both give vectors of one space.
 """
 
 from __future__ import annotations
@@ -68,12 +68,14 @@ class BertEngine:
 
         from isometry.encoders.bert import Bert, read_weights
 
-        half = engine == "fast" and multiplies_bfloat16()
-        self.precision = "bfloat16" if half else "float32"
+        dtype = torch.float32
+        if engine == "fast":
+            dtype = torch.bfloat16 if multiplies_bfloat16() else torch.int8 if multiplies_int8() else torch.float32
+        self.precision = str(dtype).removeprefix("torch.")
         self._tokens, self._pooling, self._normalized = tokens, pooling, folder.normalized or not folder.modules
         path = folder.path / "model.safetensors"
         try:
-            self._bert = Bert(read_weights(path), dict(folder.config), torch.bfloat16 if half else torch.float32)
+            self._bert = Bert(read_weights(path), dict(folder.config), dtype)
         except (SafetensorError, OSError, KeyError, StopIteration, RuntimeError, ValueError) as error:
             problem = f"the weights do not fit config.json or are broken ({type(error).__name__}: {error})."
             raise DataFormatError(path, None, problem) from error
@@ -169,6 +171,13 @@ def multiplies_bfloat16() -> bool:
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     found = any(bool(getattr(torch.cpu, check, bool)()) for check in checks)
     return found or any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16"))
+
+
+def multiplies_int8() -> bool:
+    """Whether this processor has instructions for 8-bit products (VNNI); without them they are no faster."""
+    import torch
+
+    return bool(getattr(torch.cpu, "_is_vnni_supported", bool)()) and hasattr(torch, "_int_mm")
 
 
 def tokens_of(model: SentenceTransformer) -> Tokens | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from isometry.errors import InputError, UnknownName
 from isometry.types import Document, Hits, Queries, Scores
 from isometry.workbench.places import MODES
-from isometry.workbench.searching import DEPTH, RRF_K, Searcher, first
+from isometry.workbench.searching import DEPTH, FUSIONS, Searcher, first, hybrid
 
 if TYPE_CHECKING:
     from isometry.encoders import TextEncoder
@@ -56,7 +56,7 @@ class Evaluation:
 
 def evaluate_set(
     data: str | Path, encoder: TextEncoder, *, mode: str = "vector", against: str | None = None,
-    root: Path | None = None, split: str = "test", progress: Any = None,
+    fusion: str = FUSIONS[0], root: Path | None = None, split: str = "test", progress: Any = None,
 ) -> Evaluation:  # fmt: skip
     """Judge an encoder on a BEIR folder or a named set; nothing is stored.
 
@@ -66,13 +66,14 @@ def evaluate_set(
 
     judged = load_set(data, kind="retrieval", split=split, root=root)
     documents = list(judged.corpus)
-    ways = _ways(documents, encoder, {mode, against} - {None}, progress)
+    ways = _ways(documents, encoder, {mode, against} - {None}, fusion, progress)
     return _judge(judged.name, judged.queries, judged.qrels, ways, mode, against)
 
 
 def evaluate_collection(
     collection: Collection, encoder: TextEncoder | None = None, *, mode: str = "vector", against: str | None = None,
-    judgments: str | Path | None = None, synthetic: int = 0, seed: int = 0, progress: Any = None,
+    fusion: str = FUSIONS[0], judgments: str | Path | None = None, synthetic: int = 0, seed: int = 0,
+    progress: Any = None,
 ) -> Evaluation:  # fmt: skip
     """Judge a collection by its own judged queries, by those of a BEIR folder, or by ``synthetic`` pseudo-queries.
 
@@ -82,7 +83,7 @@ def evaluate_collection(
         If there are no judgments and none were asked for.
     """
     if synthetic:
-        return _evaluate_synthetic(collection, encoder, mode, against, synthetic, seed, progress)
+        return _evaluate_synthetic(collection, encoder, mode, against, fusion, synthetic, seed, progress)
     if judgments is not None:
         from isometry.data import load_set
 
@@ -104,7 +105,7 @@ def evaluate_collection(
             )
         name, queries, qrels = kept["name"], kept["queries"], kept["qrels"]
     searcher = Searcher(collection, encoder)
-    ways = {way: searcher.pipeline(way, k=DEPTH) for way in {mode, against} - {None} if way is not None}
+    ways = {way: searcher.pipeline(way, k=DEPTH, fusion=fusion) for way in {mode, against} - {None} if way is not None}
     return _judge(name, queries, qrels, ways, mode, against)
 
 
@@ -113,6 +114,7 @@ def _evaluate_synthetic(
     encoder: TextEncoder | None,
     mode: str,
     against: str | None,
+    fusion: str,
     n: int,
     seed: int,
     progress: Any,
@@ -122,15 +124,17 @@ def _evaluate_synthetic(
 
     documents = list(collection.iterate())
     corpus, queries, qrels = inverse_cloze(documents, n=n, seed=seed)
-    ways = _ways(list(corpus), Searcher(collection, encoder).encoder, {mode, against} - {None}, progress)
+    ways = _ways(list(corpus), Searcher(collection, encoder).encoder, {mode, against} - {None}, fusion, progress)
     return _judge(f"{collection.name} (synthetic)", queries, qrels, ways, mode, against, synthetic=True)
 
 
-def _ways(documents: list[Document], encoder: TextEncoder, modes: set[Any], progress: Any) -> dict[str, Stage]:
+def _ways(
+    documents: list[Document], encoder: TextEncoder, modes: set[Any], fusion: str, progress: Any
+) -> dict[str, Stage]:
     """Build the asked-for ways to search a corpus in memory, exactly."""
     from isometry.encoders import embed
     from isometry.indexes import Exact
-    from isometry.ranking import BM25, Retrieve, fuse
+    from isometry.ranking import BM25, Retrieve
 
     if unknown := modes - set(MODES):
         raise UnknownName("search mode", unknown.pop(), MODES)
@@ -144,7 +148,7 @@ def _ways(documents: list[Document], encoder: TextEncoder, modes: set[Any], prog
     if modes & {"keyword", "hybrid"}:
         ways["keyword"] = BM25(documents, k=DEPTH)
     if "hybrid" in modes:
-        ways["hybrid"] = fuse(ways["vector"], ways["keyword"], how="rrf", k=RRF_K)
+        ways["hybrid"] = hybrid(ways["vector"], ways["keyword"], fusion)
     return ways
 
 
