@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -54,9 +55,16 @@ class TestSources:
         file = tmp_path / "secret.txt"
         file.write_text("words")
         file.chmod(0)
-        if os.geteuid() == 0:
-            pytest.skip("permissions do not bind the superuser")
-        refuses(isometry("index", file, "--name", "x"), "secret.txt")
+        if os.geteuid() == 0:  # permissions do not bind the superuser: refuse as the system would
+            opened = Path.open
+
+            def refused(self, *arguments, **options):
+                if self == file:
+                    raise PermissionError(13, "Permission denied", str(self))
+                return opened(self, *arguments, **options)
+
+            monkeypatch.setattr(Path, "open", refused)
+        refuses(isometry("index", file, "--name", "x"), "secret.txt", "ermission")
 
     def test_malformed_json_line(self, isometry, tmp_path):
         (tmp_path / "t.jsonl").write_text('{"text": "fine"}\n{"text": \n')
