@@ -83,6 +83,34 @@ def test_an_interrupted_run_goes_on_where_it_stopped(files, minilm, monkeypatch)
     assert ("embedding", 8, 24) in calls
 
 
+def test_what_an_interrupted_run_left_is_known_to_the_next(files, minilm, monkeypatch):
+    """Sources and model were noted at the end only: a file deleted after an interruption stayed for ever."""
+    monkeypatch.setattr(indexing_module, "BATCH", 8)
+
+    def interrupt(what, done, total):
+        if what == "embedding" and done == 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        index(files, "n", minilm, progress=interrupt)
+    with open_collection("n") as opened:
+        assert opened.meta["model"] == "minilm"
+        assert Searcher(opened).search("cats", k=1)
+    (files / "00.txt").unlink()
+    report = index(files, "n", minilm)
+    assert (report.removed, report.documents) == (1, 23)
+
+
+def test_a_document_another_source_also_holds_is_not_removed(files, minilm, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "00.txt").write_text((files / "00.txt").read_text())
+    index(files, "n", minilm)
+    index(other, "n", minilm)
+    (files / "00.txt").unlink()
+    assert index(files, "n", minilm).documents == 24
+
+
 def test_two_sources_share_a_collection_and_keep_apart(files, minilm, tmp_path):
     other = tmp_path / "other"
     other.mkdir()

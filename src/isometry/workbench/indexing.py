@@ -90,19 +90,19 @@ def index(
     chunks = documents(reading, token_spans=encoder.token_spans, max_tokens=size, overlap=overlap)
     with TemporaryFile("w+", encoding="utf-8") as spool:
         # Everything is read before anything is written: a malformed last line leaves the collection as it was.
-        total = _spool(chunks, spool, progress)
-        if not total:
+        ids = _spool(chunks, spool, progress)
+        if not ids:
             raise EmptyInput(f"{source}: nothing to index was found{_reasons(reading)}.")
         judged = _judgments(Path(source))
         with _open(name, encoder) as collection:
-            return _fill(collection, encoder, reading, _Spooled(spool, total, judged, Path(source).resolve()), progress)
+            return _fill(collection, encoder, reading, _Spooled(spool, ids, judged, Path(source).resolve()), progress)
 
 
 class _Spooled(NamedTuple):
     """Documents on disk, one JSON line each, and what else the source holds."""
 
     file: IO[str]
-    total: int
+    ids: set[str]
     judgments: dict[str, Any] | None
     root: Path
 
@@ -111,14 +111,15 @@ class _Spooled(NamedTuple):
         return (Document(**json.loads(line)) for line in self.file)
 
 
-def _spool(chunks: Iterator[Document], file: IO[str], progress: Progress) -> int:
-    count = 0
+def _spool(chunks: Iterator[Document], file: IO[str], progress: Progress) -> set[str]:
+    ids = set()
     for count, document in enumerate(chunks, 1):
+        ids.add(document.id)
         json.dump({**vars(document), "payload": dict(document.payload)}, file)
         file.write("\n")
         if count % BATCH == 0:
             progress("reading", count, None)
-    return count
+    return ids
 
 
 def _open(name: str, encoder: TextEncoder) -> Collection:
@@ -143,13 +144,18 @@ def _fill(
 
     root, chunks = str(source.root), source.documents()
     before = set(collection.ids())
-    ours = _ids_of_root(collection, root) if before else set()
-    seen: set[str] = set()
-    added = cut_documents = cut_tokens = 0
-    progress("embedding", 0, source.total)
+    roots = collection.meta.get("roots", {})
+    others = {identity for other, ids in roots.items() if other != root for identity in ids}
+    gone = sorted(before.intersection(roots.get(root, ())) - source.ids - others)
+    # Noted before the first document: an interrupted run leaves a collection that can be searched, judged and cleaned.
+    roots[root] = sorted(source.ids.union(gone))
+    notes = {"roots": roots, "model": encoder.source}
+    collection.set_meta(notes if source.judgments is None else {**notes, "judgments": source.judgments})
+    done = added = cut_documents = cut_tokens = 0
+    progress("embedding", 0, len(source.ids))
     while batch := list(islice(chunks, BATCH)):
         known = {d.id: d for d in collection.get([d.id for d in batch if d.id in before])}
-        seen.update(d.id for d in batch)
+        done += len(batch)
         if fresh := [d for d in batch if known.get(d.id) != d]:
             emb = embed(
                 encoder,
@@ -164,23 +170,15 @@ def _fill(
                 cut_tokens += int(emb.cut_tokens.sum())
             collection.upsert(fresh, emb)
             added += len(fresh)
-        progress("embedding", len(seen), source.total)
-    gone = sorted(ours - seen)
+        progress("embedding", done, len(source.ids))
     if gone:
         collection.delete(gone)
-    roots = {**collection.meta.get("roots", {}), root: sorted(seen)}
-    notes = {"roots": roots, "model": encoder.source}
-    collection.set_meta(notes if source.judgments is None else {**notes, "judgments": source.judgments})
     collection.snapshot()
     judged = len(source.judgments["queries"]) if source.judgments else 0
     return IndexReport(
-        collection.name, collection.path, collection.count(), added, len(seen) - added, len(gone),
+        collection.name, collection.path, collection.count(), added, done - added, len(gone),
         cut_documents, cut_tokens, judged, tuple(reading.skipped), tuple(reading.warnings),
     )  # fmt: skip
-
-
-def _ids_of_root(collection: Collection, root: str) -> set[str]:
-    return set(collection.meta.get("roots", {}).get(root, ()))
 
 
 def _reasons(reading: Reading) -> str:
