@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -15,6 +13,7 @@ from isometry.diagnostics import svg
 from isometry.diagnostics.inspection import Inspection, Item
 from isometry.diagnostics.sphere import Array, unit_rows
 from isometry.errors import InputError
+from isometry.files import write_whole
 
 _MAP_POINTS = 2000
 _HOVER = 200  # characters of a text shown on hovering
@@ -50,17 +49,7 @@ def write_html(inspection: Inspection, vectors: Any, texts: Sequence[str] | None
         raise InputError(f"cannot write a report to {str(target)!r}: name a file in a folder that exists.")
     # A lone surrogate cannot be written as UTF-8; it becomes a question mark.
     content = _page(inspection, values, texts).encode("utf-8", errors="replace")
-    handle, name = tempfile.mkstemp(dir=target.parent, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    write_whole(target, content)
 
 
 def _page(seen: Inspection, values: Any, texts: Sequence[str] | None) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from isometry.encoders.embedding import OnTruncate, embed
 from isometry.errors import DataFormatError, InputError, StoreLocked
+from isometry.files import write_whole
 from isometry.types import Embeddings, Role, Space
 
 if TYPE_CHECKING:
@@ -85,12 +86,7 @@ class Manifest:
             "space": json.loads(self.space.to_json()),
             "shards": [asdict(s) for s in self.shards],
         }
-        temporary = self.folder / "manifest.json.part"
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(record, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.folder / "manifest.json")
+        write_whole(self.folder / "manifest.json", json.dumps(record, indent=1).encode())
 
     @classmethod
     def load(cls, folder: str | Path) -> Manifest:

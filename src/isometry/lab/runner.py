@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import time
 import traceback
 from collections.abc import Iterable, Mapping
@@ -15,6 +13,7 @@ from typing import Any
 
 from isometry import __version__, registry
 from isometry.errors import IsometryError, RecipeError
+from isometry.files import write_whole
 from isometry.lab.bench import Lab
 from isometry.lab.card import Card
 from isometry.lab.outcome import Finding, Outcome, status_of
@@ -124,14 +123,8 @@ def write(result: RunResult, folder: Path | None = None) -> Path:
     folder = results_folder() if folder is None else folder
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{result.slug}.json"
-    descriptor, name = tempfile.mkstemp(dir=folder, suffix=".part")
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump(finite(result.to_dict()), file, indent=1, ensure_ascii=False, allow_nan=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    Path(name).chmod(0o644)
-    Path(name).replace(target)
+    text = json.dumps(finite(result.to_dict()), indent=1, ensure_ascii=False, allow_nan=False)
+    write_whole(target, f"{text}\n".encode())
     return target
 
 

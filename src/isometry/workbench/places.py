@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from isometry.errors import DataFormatError, InputError, UnknownName
+from isometry.files import write_whole
 
 MODES = ("hybrid", "vector", "keyword")
 BUILTIN = "papers"
@@ -96,9 +97,7 @@ def set_setting(name: str, value: str | None) -> Settings:
     lines = [f"{key} = {_toml(v)}\n" for key, v in asdict(changed).items() if v != known[key].default]
     path = settings_file()
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".part")
-    temporary.write_text("".join(lines), encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, "".join(lines).encode())
     return changed
 
 
