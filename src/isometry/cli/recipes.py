@@ -98,6 +98,7 @@ def run(
     model: Annotated[str, typer.Option("--model", "-m", help="Encoder to study.")] = "minilm",
     root: DataRootOption = None,
     save: Annotated[Path | None, typer.Option(help="Folder to write <slug>.json to.")] = None,
+    plots: Annotated[Path | None, typer.Option(help="Folder to draw the recipe's plots in, as SVG.")] = None,
     json_: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
@@ -107,6 +108,7 @@ def run(
     """
     from isometry.errors import EmptyInput, InputError
     from isometry.lab import runner
+    from isometry.lab.plots import write_plots
     from isometry.workbench.places import cache_folder
 
     if seeds is not None and seeds < 1:
@@ -121,11 +123,14 @@ def run(
         result = runner.run(slug, lab)
     if save is not None:
         runner.write(result, save)
+    drawn = write_plots(result.plots, plots) if plots is not None else []
     record = result.to_dict()
     if json_:
         emit(record)
     else:
         _show_result(record)
+        for file in drawn:
+            say(f"  drew {file}")
     if any(f.verdict in ("crashed", "invariant broken") for f in result.findings):
         raise typer.Exit(1)
 

@@ -3,5 +3,6 @@
 from isometry.lab.bench import Lab
 from isometry.lab.card import Card, Claim
 from isometry.lab.outcome import Finding, Outcome
+from isometry.lab.plots import Plot
 
-__all__ = ["Card", "Claim", "Finding", "Lab", "Outcome"]
+__all__ = ["Card", "Claim", "Finding", "Lab", "Outcome", "Plot"]

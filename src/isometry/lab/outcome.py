@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from isometry.errors import RecipeError
 from isometry.lab.card import Card, Claim
+from isometry.lab.plots import Plot
 from isometry.types import Scores
 
 Verdict = Literal["holds", "not shown", "contradicted", "invariant ok", "invariant broken", "crashed"]
@@ -46,6 +47,7 @@ class Outcome:
     comparisons: dict[str, tuple[Scores, Scores | float, str]] = field(default_factory=dict)
     invariants: dict[str, tuple[bool, str]] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    plots: dict[str, Plot] = field(default_factory=dict)
 
     def compare(self, key: str, method: Scores, baseline: Scores | float, *, metric: str = "") -> None:
         """Report the per-unit scores of a claim: the method's and the baseline's (or a constant to beat)."""
@@ -61,6 +63,10 @@ class Outcome:
     def fact(self, name: str, value: Any) -> None:
         """Report a figure that no claim asks about."""
         self.facts[name] = value
+
+    def plot(self, name: str, plot: Plot) -> None:
+        """Report a picture; it is drawn when the caller asks for files."""
+        self.plots[name] = plot
 
     def findings(self, card: Card, *, seed: int = 0) -> list[Finding]:
         """One finding per claim of the card that the run reported, in the card's order.

@@ -17,6 +17,7 @@ from isometry.files import write_whole
 from isometry.lab.bench import Lab
 from isometry.lab.card import Card
 from isometry.lab.outcome import Finding, Outcome, status_of
+from isometry.lab.plots import Plot
 from isometry.types import finite
 
 
@@ -31,6 +32,7 @@ class RunResult:
     data: str
     findings: list[Finding]
     facts: Mapping[str, Any] = field(default_factory=dict)
+    plots: Mapping[str, Plot] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form kept in ``results/`` and printed by ``recipes run --json``."""
@@ -71,7 +73,7 @@ def run(slug: str, lab: Lab) -> RunResult:
         outcome.fact("error", repr(error))
     seconds = time.perf_counter() - started
     data = "builtin" if lab.user_data is None else "yours"
-    return RunResult(slug, lab.preset, seconds, len(lab.seeds), data, findings, outcome.facts)
+    return RunResult(slug, lab.preset, seconds, len(lab.seeds), data, findings, outcome.facts, outcome.plots)
 
 
 def lab_for(slug: str, preset: str, *, seeds: int | None = None, **options: Any) -> Lab:
