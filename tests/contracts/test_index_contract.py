@@ -4,32 +4,44 @@ import inspect
 import json
 import subprocess
 import sys
+from functools import partial
 from typing import get_args
 
 import numpy as np
 import pytest
 
 import isometry.indexes
+from isometry.codes import RotatedCode
 from isometry.errors import CorruptStore, DimensionMismatch, InputError, SpaceMismatch, StoreError
-from isometry.indexes import check_recall, hnsw
+from isometry.indexes import HNSW, Coded, CodeGraph, CodeScan, check_recall, code_graph, hnsw
 from isometry.indexes.exact import Exact
 from isometry.protocols import Index
 from isometry.types import Embeddings, Space, id_array
 
 CLASSES = [c for c in (getattr(isometry.indexes, n) for n in isometry.indexes.__all__) if inspect.isclass(c)]
-DTYPES = {"Exact": isometry.indexes.exact.DType, "HNSW": hnsw.GraphDType}
-CASES = [(c, d) for c in CLASSES for d in get_args(DTYPES[c.__name__])]
+CASES = {f"Exact-{dtype}": partial(Exact, dtype=dtype) for dtype in get_args(isometry.indexes.exact.DType)}
+CASES |= {f"HNSW-{dtype}": partial(HNSW, dtype=dtype, threads=1) for dtype in get_args(hnsw.GraphDType)}
+CASES |= {"CodeScan": CodeScan, "CodeGraph": CodeGraph, "CodeGraph-threads": partial(CodeGraph, threads=3)}
+
+
+def coded(space):
+    """A flat index of 8-bit codes, fitted on vectors like those the suite adds."""
+    return Coded(space, RotatedCode(8).fit(vectors(500, 7)))
+
+
+CASES |= {"Coded": coded}
+MULTI_VECTOR = {"MultiVectorIndex"}  # takes several vectors an item: tests/indexes/test_multi_vector.py
+CLASSES = [c for c in CLASSES if c.__name__ not in MULTI_VECTOR]
 SPACE = Space("made", 16)
 N = 300
 
 
-@pytest.fixture(params=CASES, ids=lambda case: f"{case[0].__name__}-{case[1]}")
+@pytest.fixture(params=CASES.values(), ids=CASES.keys())
 def make(request, monkeypatch):
     """Build an empty index; graphs must be walked, not replaced by a scan because the index is small."""
-    cls, dtype = request.param
     monkeypatch.setattr(hnsw, "STEP_ROWS", {1: 0})
-    one_thread = {} if cls.exact else {"threads": 1}
-    return lambda space=SPACE: cls(space, dtype=dtype, **one_thread)
+    monkeypatch.setattr(code_graph, "STEP_ROWS", {"all": 0, "filtered": 0})
+    return lambda space=SPACE: request.param(space)
 
 
 def vectors(n, seed=0, dim=16):
@@ -52,7 +64,7 @@ def flat(hits):
 
 
 def test_every_class_is_in_the_suite():
-    assert {c.__name__ for c in CLASSES} == set(DTYPES)
+    assert {c.__name__ for c in CLASSES} == {name.partition("-")[0] for name in CASES}
 
 
 def test_is_an_index_and_answers_sorted(make):
@@ -231,9 +243,9 @@ READ = """
 import json, sys
 import numpy as np
 import isometry.indexes as ix
-from isometry.indexes import hnsw
+from isometry.indexes import code_graph, hnsw
 from isometry.types import Embeddings
-hnsw.STEP_ROWS = {1: 0}
+hnsw.STEP_ROWS, code_graph.STEP_ROWS = {1: 0}, {"all": 0, "filtered": 0}
 index = getattr(ix, sys.argv[1]).load(sys.argv[2], mmap=sys.argv[4] == "1")
 hits = index.search(Embeddings.from_parquet(sys.argv[3]), 8, np.arange(len(index)) % 2 == 0)
 print(json.dumps([index.ids.tolist(), [hits.row(i) for i in range(len(hits))]]))
