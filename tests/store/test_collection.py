@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from isometry.codes import BinaryCode, ScalarCode
 from isometry.errors import (
     CorruptStore,
     DataFormatError,
@@ -132,18 +133,55 @@ def test_a_new_process_finds_the_same(filled, how):
 
 
 def test_graph_is_used_from_the_measured_size_on(filled, monkeypatch):
-    monkeypatch.setattr(neighbours, "ANN_FROM", 50)
+    monkeypatch.setattr(neighbours, "GRAPH_FROM", 50)
     queries = vectors(["x"], seed=5)
     expected = brute_force(filled.embeddings(), queries, 5)
     filled.snapshot(graph=True)
     with Collection.open(filled.path) as reader:
         assert answers(reader.search(queries, 5)) == expected  # sixty vectors: the graph finds all
-        assert {kind for _, kind in reader._indexes._held} == {"hnsw"}
+        assert {kind for _, kind in reader._indexes._held} == {"code-graph"}
         filled.delete(expected[0][:2])
         assert answers(reader.search(queries, 3)) == [expected[0][2:]]
         assert answers(reader.search(queries, 3, exact=True)) == [expected[0][2:]]
-        assert {kind for _, kind in reader._indexes._held} == {"hnsw", "exact"}
+        assert {kind for _, kind in reader._indexes._held} == {"code-graph", "exact"}
     assert filled.verify().ok
+
+
+def test_codes_are_scanned_from_the_measured_size_on(filled, monkeypatch):
+    monkeypatch.setattr(neighbours, "SCAN_FROM", 50)
+    queries = vectors(["x"], seed=5)
+    expected = brute_force(filled.embeddings(), queries, 5)
+    with Collection.open(filled.path) as reader:
+        assert reader.searched_by() == "code-scan"
+        assert [i for i, _ in reader.search(queries, 5).row(0)] == expected[0][:5]
+        filled.upsert(books(3, 100), vectors(["d100", "d101", "d102"], seed=3))
+        assert len(reader.search(queries, 100).ids) == 63
+    filled.snapshot()
+    assert [p.name.partition("-")[2] for p in (filled.path / "snapshots").glob("*/*")] == ["code-scan"]
+    assert filled.verify().ok
+
+
+def test_a_code_given_is_used_with_the_vectors_behind_it(filled):
+    queries = vectors(["x"], seed=5)
+    expected = brute_force(filled.embeddings(), queries, 5)
+    assert filled.code() is None
+    filled.set_code(ScalarCode(4).fit(filled.embeddings().vectors))
+    with Collection.open(filled.path) as reader:
+        assert reader.searched_by() == "coded"
+        assert answers(reader.search(queries, 5)) == expected  # ranked again by the vectors: the scores are exact
+        filled.snapshot()
+        filled.delete(expected[0][:2])
+        filled.upsert(books(1, 100), vectors(["d100"], seed=3))
+        assert answers(reader.search(queries, 3)) == brute_force(filled.embeddings(), queries, 3)
+        assert reader.search(queries, 3, "id = 'd3'").ids.tolist() == ["d3"]
+    assert filled.verify().ok
+    filled.set_code(BinaryCode().fit(filled.embeddings().vectors))  # another code: the old codes are not used for it
+    assert len(filled.search(queries, 5).ids) == 5
+    with pytest.raises(InputError, match="9-d"):
+        filled.set_code(ScalarCode(4).fit(np.eye(9)))
+    filled.set_code(None)
+    assert filled.searched_by() == "exact"
+    assert not list((filled.path / "codes").iterdir())
 
 
 def test_fewer_hits_than_k_and_none(filled, tmp_path):

@@ -12,7 +12,20 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning barriers cost a 
 
 import typer
 
-from isometry.cli import collections, compare, config, data, doctor, evaluate, exchange, inspect, recipes, search, where
+from isometry.cli import (
+    collections,
+    compare,
+    config,
+    data,
+    doctor,
+    evaluate,
+    exchange,
+    inspect,
+    recipes,
+    search,
+    shrink,
+    where,
+)
 from isometry.cli import index as index_command
 
 app = typer.Typer(
@@ -27,6 +40,7 @@ app.command("index")(index_command.index)
 app.command("search")(search.search)
 app.command("eval")(evaluate.evaluate)
 app.command("inspect")(inspect.inspect)
+app.command("shrink")(shrink.shrink)
 app.command("list")(collections.list_collections)
 app.command("delete")(collections.delete)
 app.command("export")(exchange.export)

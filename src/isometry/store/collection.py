@@ -7,16 +7,19 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from isometry.errors import CorruptStore, InputError, SpaceMismatch, UnknownName
 from isometry.store import documents, fulltext, schema, snapshots, transfer, vectors
 from isometry.store.filter import Filter
-from isometry.store.neighbours import ANN_FROM, Indexes, mask
+from isometry.store.neighbours import GRAPH_FROM, Indexes, mask
 from isometry.store.session import Session, staged
 from isometry.store.vectors import StoredSpace
 from isometry.store.verify import Report, examine
 from isometry.types import Document, Embeddings, Hits, Json, Queries, Space
+
+if TYPE_CHECKING:
+    from isometry.codes import Code
 
 Where = str | Filter | None
 
@@ -216,6 +219,7 @@ class Collection:
             if stored.is_default:
                 raise InputError(f"{stored.space.name} is the default space; add another with default=True first.")
             vectors.remove_space(self._session.db, stored)
+        self._indexes.set_code(stored, None)
         self._indexes.clear()
         shutil.rmtree(snapshots.place(self.path, stored.space), ignore_errors=True)
 
@@ -260,7 +264,9 @@ class Collection:
     def search(self, queries: Embeddings, k: int = 10, where: Where = None, *, exact: bool = False) -> Hits:
         """The k nearest documents of each query, in the space of the queries.
 
-        An exact scan up to 100 000 documents or until `snapshot` has built a graph; then HNSW, unless ``exact``.
+        Scanned exactly in a small collection; by codes from 50 000 documents on; by a graph over codes from 100 000 on
+        once `snapshot` has built one; by the code that `set_code` gave, ranked again by the vectors. `searched_by`
+        tells. With ``exact`` always exactly.
 
         Raises
         ------
@@ -268,15 +274,41 @@ class Collection:
             If the collection has no vectors of the queries' space.
         """
         _check_positive("k", k)
-        with self._session.guarded():  # one thread at a time: a refresh changes the index
-            with self._session.read() as db:
-                stored = vectors.require(vectors.spaces(db), queries.space)
-                condition = None if where is None else documents.compiled(db, where)
-                index = self._indexes.best(stored, exact=exact)
-                allowed = None if condition is None else mask(db, condition, index)
+        with self._session.guarded(), self._session.read() as db:  # one thread at a time: a refresh changes the index
+            stored = vectors.require(vectors.spaces(db), queries.space)
+            condition = None if where is None else documents.compiled(db, where)
+            index = self._indexes.best(stored, exact=exact)
+            allowed = None if condition is None else mask(db, condition, index)
             if not len(index):
                 return Hits.build(queries.ids, [()] * len(queries))
             return index.search(queries, k, allowed)
+
+    def searched_by(self, space: str | None = None) -> str:
+        """How `search` finds neighbours in a space: ``exact``, ``code-scan``, ``code-graph`` or ``coded``."""
+        with self._session.read() as db:
+            return self._indexes.kind(self._stored(vectors.spaces(db), space))
+
+    def code(self, space: str | None = None) -> Code | None:
+        """The code a space is searched by, None if by its vectors."""
+        with self._session.read() as db:
+            return self._indexes.code(self._stored(vectors.spaces(db), space).space)
+
+    def set_code(self, code: Code | None, space: str | None = None) -> None:
+        """Search a space by the codes of a fitted code, ranked again by the vectors; None: by the vectors alone again.
+
+        The vectors stay in the database; only codes are held in memory.
+
+        Raises
+        ------
+        InputError
+            If the code is for vectors of another width.
+        """
+        self._session.check_writable()
+        with self._session.guarded(), self._session.read() as db:
+            stored = self._stored(vectors.spaces(db), space)
+            if code is not None and code.dim != stored.space.dim:
+                raise InputError(f"The code is for {code.dim}-d vectors, {stored.space.name} has {stored.space.dim}-d.")
+            self._indexes.set_code(stored, code)
 
     def bm25(self, texts: Queries | Sequence[str], k: int = 10, where: Where = None) -> Hits:
         """The k best documents of each text by BM25 over title and text; any of its words may match."""
@@ -319,13 +351,17 @@ class Collection:
     def snapshot(self, *, graph: bool | None = None) -> list[Path]:
         """Save the index of every space beside the database, so that the next process opens at once.
 
-        ``graph`` builds an HNSW graph too; by default from 100 000 documents on.
+        ``graph`` builds a graph too; by default from 100 000 documents on.
         """
         self._session.check_writable()
         with self._session.read() as db:
-            build = graph if graph is not None else self.count() >= ANN_FROM
-            kinds = (snapshots.EXACT, snapshots.GRAPH) if build else (snapshots.EXACT,)
-            return [self._indexes.of(s, kind).write() for s in vectors.spaces(db).values() for kind in kinds]
+            build = graph if graph is not None else self.count() >= GRAPH_FROM
+            written = []
+            for stored in vectors.spaces(db).values():
+                kinds = {self._indexes.kind(stored)} - {snapshots.GRAPH} or {snapshots.SCAN}
+                kinds |= {snapshots.GRAPH} if build and snapshots.suits(snapshots.GRAPH, stored.space) else set()
+                written += [self._indexes.of(stored, kind).write() for kind in sorted(kinds)]
+            return written
 
     def compact(self) -> None:
         """Give space back: renew the snapshots, forget the log of removals, tidy the full text, pack the file."""

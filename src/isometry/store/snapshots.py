@@ -11,30 +11,42 @@ import os
 import shutil
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from isometry.errors import CorruptStore, IsometryError
 from isometry.protocols import Index
 from isometry.store.schema import sync_folder
 from isometry.types import Embeddings, Space
 
+if TYPE_CHECKING:
+    from isometry.codes import Code
+
 FOLDER: Final = "snapshots"
 MANIFEST: Final = "manifest.json"
-EXACT, GRAPH = "exact", "hnsw"
+EXACT, SCAN, GRAPH, CODED = KINDS = ("exact", "code-scan", "code-graph", "coded")
 FORMAT: Final = 1
 _TEMPORARY: Final = ".writing-"
 
 
-def build(kind: str, embeddings: Embeddings) -> Index:
-    """An index of a kind over embeddings with distinct ids."""
-    from isometry.indexes import HNSW, Exact
+def build(kind: str, embeddings: Embeddings, code: Code | None = None) -> Index:
+    """An index of a kind over embeddings with distinct ids; ``code`` is for the kind that keeps codes of its own."""
+    from isometry.indexes import Coded, CodeGraph, CodeScan, Exact
 
     if kind == EXACT:
         return Exact.of(embeddings)
-    index: Index = HNSW(embeddings.space)
-    if len(embeddings):
-        index.add(embeddings)
+    index: Index
+    if kind == CODED:
+        assert code is not None
+        index = Coded(embeddings.space, code)
+    else:
+        index = (CodeScan if kind == SCAN else CodeGraph)(embeddings.space)
+    index.add(embeddings)
     return index
+
+
+def suits(kind: str, space: Space) -> bool:
+    """Whether vectors of a space can be kept that way."""
+    return kind != GRAPH or space.similarity != "dot" or space.normalized
 
 
 def place(folder: Path, space: Space) -> Path:
@@ -114,15 +126,21 @@ def open_snapshot(snapshot: Path, space: Space) -> Index:
     CorruptStore
         If anything is missing, damaged or of another space; the snapshot is then to be made anew.
     """
-    from isometry.indexes import HNSW, Exact
+    from isometry import indexes
 
+    classes: dict[str, Any] = {
+        EXACT: indexes.Exact,
+        SCAN: indexes.CodeScan,
+        GRAPH: indexes.CodeGraph,
+        CODED: indexes.Coded,
+    }
     try:
         manifest = json.loads((snapshot / MANIFEST).read_text(encoding="utf-8"))
         kind, sequence = manifest["kind"], manifest["sequence"]
         fits = f"{sequence:012d}-{kind}" == snapshot.name and manifest["space"] == space.to_json()
         if manifest["format"] != FORMAT or not fits:
             raise CorruptStore(f"The snapshot {snapshot} is of another format, commit or space.")
-        index: Index = (Exact if kind == EXACT else HNSW).load(snapshot / "index", mmap=True)
+        index: Index = classes[kind].load(snapshot / "index", mmap=True)
         if len(index) != manifest["count"] or getattr(index, "space", space).id != space.id:
             raise CorruptStore(f"The snapshot {snapshot} holds another index than its manifest says.")
     except (IsometryError, OSError, ValueError, KeyError, TypeError) as error:

@@ -146,7 +146,7 @@ def _vectors(db: sqlite3.Connection, stored: StoredSpace) -> tuple[str, str]:
 
 def _snapshots(session: Session, stored: StoredSpace, repair: bool) -> Iterator[Check]:
     root = snapshots.place(session.folder, stored.space)
-    for kind in (snapshots.EXACT, snapshots.GRAPH):
+    for kind in snapshots.KINDS:
         found = snapshots.found(root, kind)
         if not found:
             continue
