@@ -19,7 +19,32 @@ if TYPE_CHECKING:
         score_blocks,
         settle,
     )
+    from isometry.objectives.maxsim import MaxSimInfoNCE, maxsim_info_nce, maxsim_scores
 
-__all__ = ["Candidates", "InfoNCE", "MaskSource", "Masks", "own_entries", "score_blocks", "settle"]
+_HOMES = {
+    "Candidates": "info_nce",
+    "InfoNCE": "info_nce",
+    "MaskSource": "info_nce",
+    "Masks": "info_nce",
+    "MaxSimInfoNCE": "maxsim",
+    "maxsim_info_nce": "maxsim",
+    "maxsim_scores": "maxsim",
+    "own_entries": "info_nce",
+    "score_blocks": "info_nce",
+    "settle": "info_nce",
+}
 
-__getattr__, __dir__ = exports(__name__, dict.fromkeys(__all__, "info_nce"))
+__all__ = [
+    "Candidates",
+    "InfoNCE",
+    "MaskSource",
+    "Masks",
+    "MaxSimInfoNCE",
+    "maxsim_info_nce",
+    "maxsim_scores",
+    "own_entries",
+    "score_blocks",
+    "settle",
+]
+
+__getattr__, __dir__ = exports(__name__, _HOMES)
