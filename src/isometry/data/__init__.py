@@ -26,7 +26,10 @@ _HOMES = {
     "find": "sets",
     "load_set": "sets:load",
     "read": "readers.reading",
+    "read_filtered_set": "vecs",
+    "read_vecs": "vecs",
     "split_sentences": "sentences",
+    "write_vecs": "vecs",
 }
 
 if TYPE_CHECKING:
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     from isometry.data.sentences import split_sentences
     from isometry.data.sets import SetInfo, available, find
     from isometry.data.sets import load as load_set
+    from isometry.data.vecs import read_filtered_set, read_vecs, write_vecs
 
 __all__ = [
     "Chunk",
@@ -55,8 +59,11 @@ __all__ = [
     "find",
     "load_set",
     "read",
+    "read_filtered_set",
+    "read_vecs",
     "schemas",
     "split_sentences",
+    "write_vecs",
 ]
 
 __getattr__, __dir__ = exports(__name__, _HOMES)
