@@ -2,7 +2,8 @@
 
 inspect_vectors     every figure below at once, with findings in plain language; `write_html` draws them
 isotropy            mean cosine, spectrum, effective rank, participation ratio, IsoScore, partition function
-intrinsic_dimension pointwise and overall: maximum likelihood, TwoNN
+intrinsic_dimension pointwise and overall: maximum likelihood, TwoNN; `inspect_recall`: what it means for a graph index
+limit               can single vectors of some width rank these judgments: sign rank, free embeddings, LIMIT
 hubness, duplicates, length, outliers
 depth, rank_sum     how central a text is in a corpus, and whether two corpora differ; `energy` as companion
 neighbours, sphere  exact neighbours and distances, shared by all
@@ -25,9 +26,12 @@ _HOMES = {
     "Hubness": "hubness",
     "Inspection": "inspection",
     "LengthEffect": "length",
+    "RecallForecast": "inspect_recall",
     "angular_depth": "depth",
     "cluster_depth": "depth",
     "compare_corpora": "rank_sum",
+    "compress_vectors": "compression_study",
+    "contrast_by_dimension": "concentration",
     "cosine_depth": "depth",
     "depth_profile": "depth",
     "depth_test": "rank_sum",
@@ -35,6 +39,7 @@ _HOMES = {
     "energy_test": "energy",
     "exact_duplicates": "duplicates",
     "find_outliers": "outliers",
+    "forecast_recall": "inspect_recall",
     "inspect_vectors": "inspect",
     "isoscore": "isotropy",
     "k_occurrence": "hubness",
@@ -44,11 +49,13 @@ _HOMES = {
     "lid_of_distances": "intrinsic_dimension",
     "mean_cosine": "isotropy",
     "mean_knn_distance": "outliers",
+    "measure_recall": "inspect_recall",
     "mle_dimension": "intrinsic_dimension",
     "near_duplicates": "duplicates",
     "outlier_scores": "outliers",
     "participation_ratio": "isotropy",
     "partition_isotropy": "isotropy",
+    "relative_contrast": "concentration",
     "select_deepest": "depth",
     "spectrum": "isotropy",
     "two_nn": "intrinsic_dimension",
@@ -56,6 +63,8 @@ _HOMES = {
 }
 
 if TYPE_CHECKING:
+    from isometry.diagnostics.compression_study import compress_vectors
+    from isometry.diagnostics.concentration import contrast_by_dimension, relative_contrast
     from isometry.diagnostics.depth import (
         DepthProfile,
         angular_depth,
@@ -68,6 +77,7 @@ if TYPE_CHECKING:
     from isometry.diagnostics.energy import EnergyTest, energy_test
     from isometry.diagnostics.hubness import Hubness, k_occurrence
     from isometry.diagnostics.inspect import inspect_vectors
+    from isometry.diagnostics.inspect_recall import RecallForecast, forecast_recall, measure_recall
     from isometry.diagnostics.inspection import Finding, Inspection
     from isometry.diagnostics.intrinsic_dimension import lid, lid_of_distances, mle_dimension, two_nn
     from isometry.diagnostics.isotropy import (
@@ -94,9 +104,12 @@ __all__ = [
     "Hubness",
     "Inspection",
     "LengthEffect",
+    "RecallForecast",
     "angular_depth",
     "cluster_depth",
     "compare_corpora",
+    "compress_vectors",
+    "contrast_by_dimension",
     "cosine_depth",
     "depth_profile",
     "depth_test",
@@ -104,6 +117,7 @@ __all__ = [
     "energy_test",
     "exact_duplicates",
     "find_outliers",
+    "forecast_recall",
     "inspect_vectors",
     "isoscore",
     "k_occurrence",
@@ -113,11 +127,13 @@ __all__ = [
     "lid_of_distances",
     "mean_cosine",
     "mean_knn_distance",
+    "measure_recall",
     "mle_dimension",
     "near_duplicates",
     "outlier_scores",
     "participation_ratio",
     "partition_isotropy",
+    "relative_contrast",
     "select_deepest",
     "spectrum",
     "two_nn",
