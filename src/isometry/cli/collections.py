@@ -9,6 +9,13 @@ import typer
 from isometry.cli.console import emit, out, say, table
 from isometry.cli.options import JsonFlag
 
+SEARCHED = {
+    "exact": "exact scan",
+    "code-scan": "scan of codes",
+    "code-graph": "graph over codes",
+    "coded": "codes, then vectors",
+}
+
 
 def list_collections(json_: JsonFlag = False) -> None:
     """List the collections on this computer.
@@ -24,9 +31,10 @@ def list_collections(json_: JsonFlag = False) -> None:
         path = collection_path(name)
         try:
             with Collection.open(path) as opened:
-                rows.append({"name": name, "documents": opened.count(), "model": opened.default_space.model})
+                model, way = opened.default_space.model, opened.searched_by()
+                rows.append({"name": name, "documents": opened.count(), "model": model, "searched_by": way})
         except StoreError as error:
-            rows.append({"name": name, "documents": None, "model": f"unreadable: {error}"})
+            rows.append({"name": name, "documents": None, "model": f"unreadable: {error}", "searched_by": None})
         rows[-1]["bytes"] = sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
     if json_:
         emit(rows)
@@ -41,10 +49,11 @@ def list_collections(json_: JsonFlag = False) -> None:
             "?" if r["documents"] is None else f"{r['documents']:,}",
             f"{r['bytes'] / 1e6:,.1f} MB",
             r["model"],
+            SEARCHED.get(r["searched_by"], ""),
         ]
         for r in rows
     ]
-    table(["collection (* searched by default)", "documents", "size", "model"], shown, right=(1, 2))
+    table(["collection (* searched by default)", "documents", "size", "model", "searched by"], shown, right=(1, 2))
 
 
 def delete(

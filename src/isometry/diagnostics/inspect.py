@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from isometry.diagnostics.depth import cosine_depth
 from isometry.diagnostics.duplicates import exact_duplicates, near_duplicates
 from isometry.diagnostics.hubness import k_occurrence_of
+from isometry.diagnostics.inspect_recall import forecast_recall
 from isometry.diagnostics.inspection import Inspection, Item, findings_of
 from isometry.diagnostics.intrinsic_dimension import lid_of_distances, mle_dimension, two_nn_of_distances
 from isometry.diagnostics.isotropy import (
@@ -90,6 +91,8 @@ def inspect_vectors(
         return tuple(_item(int(rows[p]), float(depths[p]), names, texts) for p in positions[:_SHOWN])
 
     figures, series = _on_sample(unit[chosen], values[rows[chosen]].astype(np.float64), lengths, seed)
+    if figures["lid"] is not None:
+        figures["recall_forecast"] = forecast_recall(figures["lid"], len(rows))
     seen = Inspection(
         size=len(values),
         dim=values.shape[1],
@@ -158,7 +161,9 @@ def _on_sample(
     varied = bool(enough and eigenvalues.sum() > 1e-12 * (raw**2).sum() / n)
     length = None if lengths is None or not enough else length_effect(unit, lengths, seed=seed)
     told = length is not None and not np.isnan([length.rho, *length.ci95, length.pair_rho]).any()
-    figures = {
+    local = lid_of_distances(distances) if enough else np.zeros(0)
+    spread = local[np.isfinite(local)]
+    figures: dict[str, Any] = {
         "near_duplicates": near_duplicates(unit, _NEAR).extra,
         "near_threshold": _NEAR,
         "effective_rank": effective_rank_of(eigenvalues) if varied else None,
@@ -166,7 +171,9 @@ def _on_sample(
         "dims95": _dims(eigenvalues, 0.95) if varied else None,
         "isoscore": isoscore_of(eigenvalues, raw.shape[1]) if varied and raw.shape[1] > 1 else None,
         "partition_isotropy": partition_isotropy(unit) if enough else None,
-        "lid": _or_none(lambda: mle_dimension(lid_of_distances(distances))) if enough else None,
+        "lid": _or_none(lambda: mle_dimension(local)) if enough else None,
+        "lid_quartiles": tuple(np.quantile(spread, [0.25, 0.5, 0.75]).tolist()) if len(spread) else None,
+        "recall_forecast": (),
         "two_nn": _or_none(lambda: two_nn_of_distances(distances)) if enough else None,
         "hub_k": hubs.k if hubs else None,
         "hub_skewness": hubs.skewness if hubs else None,

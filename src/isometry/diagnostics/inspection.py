@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
+from isometry.diagnostics.inspect_recall import RecallForecast
+
 Level = Literal["problem", "warning", "note"]
 
 
@@ -58,6 +60,11 @@ class Inspection:
         1 is isotropic.
     lid, two_nn
         Intrinsic dimension: harmonic mean of pointwise maximum likelihood, and TwoNN.
+    lid_quartiles
+        Quartiles of the pointwise dimension: a wide spread means that a search is easy in some places and hard in
+        others.
+    recall_forecast
+        Recall@10 an HNSW graph is expected to have, by the width of its search; see `forecast_recall`.
     hub_skewness, hub_max, anti_hub_share
         Skewness and maximum of the ``hub_k``-occurrence, share of rows that are nobody's neighbour.
     length_rho, length_ci95, length_rho_pairs
@@ -92,6 +99,8 @@ class Inspection:
     partition_isotropy: float | None
     lid: float | None
     two_nn: float | None
+    lid_quartiles: tuple[float, float, float] | None
+    recall_forecast: tuple[RecallForecast, ...]
     hub_k: int | None
     hub_skewness: float | None
     hub_max: int | None
@@ -117,7 +126,8 @@ class Inspection:
         values["sampled"] = self.sampled
         values["bad_ids"] = list(self.bad_ids)
         values["length_ci95"] = None if self.length_ci95 is None else list(self.length_ci95)
-        for name in ("central", "outliers", "findings"):
+        values["lid_quartiles"] = None if self.lid_quartiles is None else list(self.lid_quartiles)
+        for name in ("recall_forecast", "central", "outliers", "findings"):
             values[name] = [vars(entry).copy() for entry in getattr(self, name)]
         return values
 
@@ -193,6 +203,8 @@ def _neighbourhood(seen: Inspection) -> list[Finding]:
     # Graph indexes at usual settings lose recall steeply between dimension 8 and 32.
     if seen.lid is not None and seen.lid >= 20:
         text = f"Intrinsic dimension is about {seen.lid:.0f}: check an approximate index's recall against exact search."
+        if at_default := next((f for f in seen.recall_forecast if f.ef == 64), None):
+            text += f" Expected at ef 64: {at_default.low:.0%} to {at_default.high:.0%}."
         found.append(Finding("note", text))
     if seen.outlier_count:
         text = f"{seen.outlier_count} vectors lie far from the centre, first {seen.outliers[0].id!r}: read them."
