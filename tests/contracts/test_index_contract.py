@@ -13,7 +13,7 @@ import pytest
 import isometry.indexes
 from isometry.codes import RotatedCode
 from isometry.errors import CorruptStore, DimensionMismatch, InputError, SpaceMismatch, StoreError
-from isometry.indexes import HNSW, Coded, CodeGraph, CodeScan, check_recall, code_graph, hnsw
+from isometry.indexes import HNSW, IVF, Coded, CodeGraph, CodeScan, check_recall, code_graph, hnsw
 from isometry.indexes.exact import Exact
 from isometry.protocols import Index
 from isometry.types import Embeddings, Space, id_array
@@ -22,6 +22,7 @@ CLASSES = [c for c in (getattr(isometry.indexes, n) for n in isometry.indexes.__
 CASES = {f"Exact-{dtype}": partial(Exact, dtype=dtype) for dtype in get_args(isometry.indexes.exact.DType)}
 CASES |= {f"HNSW-{dtype}": partial(HNSW, dtype=dtype, threads=1) for dtype in get_args(hnsw.GraphDType)}
 CASES |= {"CodeScan": CodeScan, "CodeGraph": CodeGraph, "CodeGraph-threads": partial(CodeGraph, threads=3)}
+CASES |= {"IVF": IVF}
 
 
 def coded(space):

@@ -88,6 +88,40 @@ portable_dot_bytes = _dot(_multiply_add_portable, nibbles=False)
 
 
 @intrinsic
+def butterfly16(typing: Any, array: Any, first: Any, second: Any) -> Any:
+    """Replace 16 float32 at two offsets by their sums and differences."""
+    lanes = ir.VectorType(ir.FloatType(), 16)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        places = [_pointer(context, builder, signature.args[0], arguments[0], o, lanes) for o in arguments[1:]]
+        a, b = (_load(builder, place, ir.Constant(_I64, 0)) for place in places)
+        for value, place in zip((builder.fadd(a, b), builder.fsub(a, b)), places, strict=True):
+            builder.store(value, place).align = 1
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, types.int64), generate
+
+
+@intrinsic
+def add_scaled16(typing: Any, target: Any, place: Any, scale: Any, source: Any, offset: Any) -> Any:
+    """Add ``scale`` times 16 float32 of ``source`` to 16 of ``target``."""
+    lanes = ir.VectorType(ir.FloatType(), 16)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        to = _pointer(context, builder, signature.args[0], arguments[0], arguments[1], lanes)
+        of = _pointer(context, builder, signature.args[3], arguments[3], arguments[4], lanes)
+        empty = ir.Constant(lanes, ir.Undefined)
+        first = builder.insert_element(empty, arguments[2], ir.Constant(_I32, 0))
+        factor = builder.shuffle_vector(first, empty, _splat(ir.VectorType(_I32, 16), 0))
+        zero = ir.Constant(_I64, 0)
+        total = builder.fadd(_load(builder, to, zero), builder.fmul(factor, _load(builder, of, zero)))
+        builder.store(total, to).align = 1
+        return context.get_dummy_value()
+
+    return types.void(target, types.int64, types.float32, source, types.int64), generate
+
+
+@intrinsic
 def popcount(typing: Any, word: Any) -> Any:
     """Number of bits set in a uint64."""
 

@@ -7,10 +7,12 @@ from typing import Any, Final
 import numpy as np
 from numba import njit
 
+from isometry.codes.intrinsics import add_scaled16, butterfly16
 from isometry.types import FloatArray
 
 WIDTH: Final = 128  # dimensions come in groups of so many
-ROUNDS: Final = 3
+ROUNDS: Final = 2
+LANES: Final = 16  # rows rotated at once
 
 
 class Rotation:
@@ -40,60 +42,59 @@ class Rotation:
         """Rotate float32 ``[n, d]`` to float32 ``[n, D]``."""
         out = np.zeros((len(x), self.width), np.float32)
         out[:, : self.dim] = x
-        _rotate(out, self._signs, self._mixes)
+        _rotate(out, self._signs, self._mixes, False)
         return out
 
     def undo(self, y: FloatArray) -> FloatArray:
         """Inverse of `apply`, float32 ``[n, d]``."""
         out = np.array(y, np.float32, order="C")
-        _unrotate(out, self._signs, np.ascontiguousarray(self._mixes.transpose(0, 2, 1)))
+        _rotate(out, self._signs, self._mixes, True)
         return out[:, : self.dim].copy()
 
 
 @njit(cache=True, nogil=True)
-def _hadamard(row: Any, start: int) -> None:
-    h = WIDTH // 2
-    while h:
-        for low in range(start, start + WIDTH, 2 * h):
+def _hadamard(work: Any, width: int) -> None:
+    """Hadamard transform of each group of 128 dimensions; ``work`` float32 ``[D, 16]``, sixteen rows side by side."""
+    h = 1
+    while h < WIDTH:
+        for low in range(0, width, 2 * h):
             for j in range(low, low + h):
-                a, b = row[j], row[j + h]
-                row[j], row[j + h] = a + b, a - b
-        h //= 2
+                butterfly16(work, j * LANES, (j + h) * LANES)
+        h *= 2
 
 
 @njit(cache=True, nogil=True)
-def _mix(row: Any, mix: Any, spare: Any) -> None:
-    groups = mix.shape[0]
-    for g in range(groups):
-        for j in range(WIDTH):
-            spare[g * WIDTH + j] = mix[g, 0] * row[j]
-        for other in range(1, groups):
+def _mix(work: Any, mix: Any, out: Any) -> None:
+    out[:] = 0
+    for g in range(mix.shape[0]):
+        for other in range(mix.shape[0]):
             for j in range(WIDTH):
-                spare[g * WIDTH + j] += mix[g, other] * row[other * WIDTH + j]
-    row[:] = spare
+                add_scaled16(out, (g * WIDTH + j) * LANES, mix[g, other], work, (other * WIDTH + j) * LANES)
 
 
 @njit(cache=True, nogil=True)
-def _rotate(x: Any, signs: Any, mixes: Any) -> None:
-    spare = np.empty(x.shape[1], np.float32)
-    for i in range(x.shape[0]):
-        row = x[i]
-        for r in range(signs.shape[0]):
-            for j in range(x.shape[1]):
-                row[j] *= signs[r, j]
-            for start in range(0, x.shape[1], WIDTH):
-                _hadamard(row, start)
-            _mix(row, mixes[r], spare)
-
-
-@njit(cache=True, nogil=True)
-def _unrotate(x: Any, signs: Any, mixes: Any) -> None:
-    spare = np.empty(x.shape[1], np.float32)
-    for i in range(x.shape[0]):
-        row = x[i]
-        for r in range(signs.shape[0] - 1, -1, -1):
-            _mix(row, mixes[r], spare)
-            for start in range(0, x.shape[1], WIDTH):
-                _hadamard(row, start)
-            for j in range(x.shape[1]):
-                row[j] *= signs[r, j]
+def _rotate(x: Any, signs: Any, mixes: Any, undo: bool) -> None:
+    rounds, width = signs.shape
+    work, spare = np.empty((width, LANES), np.float32), np.empty((width, LANES), np.float32)
+    for start in range(0, x.shape[0], LANES):
+        count = min(LANES, x.shape[0] - start)
+        work[:] = 0
+        for lane in range(count):
+            for j in range(width):
+                work[j, lane] = x[start + lane, j]
+        for turn in range(rounds):
+            r = rounds - 1 - turn if undo else turn
+            if undo:
+                _mix(work, mixes[r].T.copy(), spare)
+                _hadamard(spare, width)
+                work, spare = spare, work
+            for j in range(width):
+                for lane in range(LANES):
+                    work[j, lane] *= signs[r, j]
+            if not undo:
+                _hadamard(work, width)
+                _mix(work, mixes[r], spare)
+                work, spare = spare, work
+        for lane in range(count):
+            for j in range(width):
+                x[start + lane, j] = work[j, lane]

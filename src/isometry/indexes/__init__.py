@@ -21,6 +21,7 @@ _HOMES = {
     "Coded": "coded",
     "Exact": "exact",
     "HNSW": "hnsw",
+    "IVF": "ivf",
     "MultiVectorIndex": "multi_vector",
     "candidate_recall": "candidates",
     "check_recall": "recall",
@@ -36,12 +37,14 @@ if TYPE_CHECKING:
     from isometry.indexes.coded import Coded
     from isometry.indexes.exact import Exact
     from isometry.indexes.hnsw import HNSW
+    from isometry.indexes.ivf import IVF
     from isometry.indexes.maxsim import maxsim_scores
     from isometry.indexes.multi_vector import MultiVectorIndex
     from isometry.indexes.recall import check_recall
 
 __all__ = [
     "HNSW",
+    "IVF",
     "CodeGraph",
     "CodeScan",
     "Coded",

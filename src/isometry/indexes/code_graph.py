@@ -16,7 +16,8 @@ from isometry.indexes import graph_kernels as kernels
 from isometry.indexes.code_kernels import Asked, scan_rows
 from isometry.indexes.code_rows import CodeRows, Results
 from isometry.indexes.folder import Folder, array, write_folder
-from isometry.indexes.rows import blocks
+from isometry.indexes.recall import Approximate
+from isometry.indexes.rows import blocks, in_turn
 from isometry.protocols import Mask
 from isometry.types import Embeddings, Hits, IntArray, Space
 
@@ -24,10 +25,10 @@ SLACK: Final = 1.3  # links a row may have while the graph is built, relative to
 # Rows that a scan scores in the time of one step of a walk (1 us at 384 dimensions; 2 us where a filter makes it look
 # two links far): a scan of fewer rows per unit of width is cheaper.
 STEP_ROWS: Final = {"all": 80, "filtered": 200}
-PIVOTS: Final = (256, 4096)  # fewest and most rows a walk may start from; 4 sqrt(n) between
+PIVOTS: Final = (256, 4096)  # fewest and most rows a walk may start from; 2 sqrt(n) between
 
 
-class CodeGraph:
+class CodeGraph(Approximate):
     """Vamana graph (Subramanya et al., DiskANN, NeurIPS 2019) over the codes of `isometry.codes.RotatedCode`.
 
     A walk reads 4 bits a dimension; what it met is ranked by 8 bits and the query in full precision. Nothing else is
@@ -95,32 +96,43 @@ class CodeGraph:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def add(self, emb: Embeddings) -> None:
+    def add(self, emb: Embeddings, order: IntArray | None = None) -> None:
         """Add vectors; an id that is there keeps its row and gets the new vector.
+
+        Parameters
+        ----------
+        emb
+            The vectors.
+        order
+            Order of insertion, a permutation of the rows of ``emb``, int ``[n]``; None: random by the seed. See
+            `isometry.diagnostics.insertion_order`.
 
         Raises
         ------
         SpaceMismatch
             If the embeddings are of another space.
+        InputError
+            If ``order`` is not a permutation.
         """
         self._rows.check_add(emb)
+        turns = None if order is None else in_turn(emb, order)
         before, known = len(self), self._rows.find(emb.ids.tolist())
         if len(known):
             self._detach(known)
         rows = self._rows.put(emb)
         if len(rows):
-            self._insert(rows, before)
+            shuffled = rows[np.random.default_rng(self.seed).permutation(len(rows))]
+            self._insert(shuffled if turns is None else self._rows.find(emb.ids[turns].tolist()), before)
 
-    def _insert(self, rows: IntArray, before: int) -> None:
-        """Link rows, of which those from ``before`` on are new."""
+    def _insert(self, order: IntArray, before: int) -> None:
+        """Link rows in that order, of which those from ``before`` on are new."""
         n, self._walks = len(self), []
         own = self._own()
-        order = rows[np.random.default_rng(self.seed).permutation(len(rows))]
-        bulk = 2 * len(rows) > n
+        bulk = 2 * len(order) > n
         room = int(self.degree * SLACK) if bulk else self.degree
         links, degree = np.zeros((n, room), np.int32), np.zeros(n, np.int32)
         links[:before, : self.degree], degree[:before] = self._graph.links, self._graph.degree
-        old = np.setdiff1d(np.arange(before), rows)
+        old = np.setdiff1d(np.arange(before), order)
         old = np.random.default_rng(self.seed).permutation(old)[: _pivots(n)]
         starts = np.concatenate([old, order]).astype(np.int32)[: _pivots(n)]
         graph = kernels.Graph(links, degree, starts, own.signs[starts])
@@ -144,8 +156,8 @@ class CodeGraph:
             levels[part] = self._rows.signed(part)
             signs[part] = np.packbits(levels[part] >= 0, axis=1, bitorder="little").view("<u8")
         total = levels.sum(axis=1, dtype=np.int64)
-        full, sums = np.empty((0, 0), np.float32), np.empty(0, np.float32)  # only ranking by all bits needs these
-        return Asked(levels, planes.factor8, total, full, sums, signs, np.float32(0.5))
+        fine, fine_total = np.empty((0, 0), np.int8), np.empty(0, np.int64)  # only ranking by all bits needs these
+        return Asked(levels, planes.factor8, total, fine, fine_total, signs, np.float32(0.5))
 
     def _connect(self, own: Asked, graph: kernels.Graph) -> None:
         """Sample the starting rows anew, and link rows that no walk reaches."""
@@ -236,13 +248,15 @@ class CodeGraph:
     def _walk(self, width: int) -> kernels.Walk:
         """Memory for a walk, used again and again: marking rows costs nothing that way."""
         walk = self._walks.pop() if self._walks else None
-        seen = np.zeros(len(self), np.int32) if walk is None else walk.seen
-        epoch = np.zeros(1, np.int32) if walk is None else walk.epoch
-        if epoch[0] > np.iinfo(np.int32).max // 2:
-            seen[:], epoch[:] = 0, 0
+        seen = np.zeros(len(self), np.uint8) if walk is None else walk.seen
+        epoch = np.zeros(1, np.uint8) if walk is None else walk.epoch
         room = int(self.degree * SLACK) + 1
         scores, items = np.empty(width, np.float32), np.empty(width, np.int64)
         return kernels.Walk(seen, epoch, scores, items, np.empty(room, np.int32))
+
+    def exhaustive(self, queries: Embeddings, k: int, where: Mask | None = None) -> Hits:
+        """Return the k nearest of each query by all 8 bits of every row: slow, and all that `search` could find."""
+        return self._rows.exhaustive(queries, k, where)
 
     def save(self, path: str | Path) -> None:
         """Write codes, graph and settings to a folder, whole or not at all."""
@@ -275,7 +289,7 @@ def _no_graph(degree: int) -> kernels.Graph:
 
 
 def _pivots(n: int) -> int:
-    return min(n, max(PIVOTS[0], min(PIVOTS[1], round(4 * math.sqrt(n)))))
+    return min(n, max(PIVOTS[0], min(PIVOTS[1], round(2 * math.sqrt(n)))))
 
 
 def _take(asked: Asked, rows: Any) -> Asked:

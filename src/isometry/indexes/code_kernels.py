@@ -1,7 +1,7 @@
 """Scores of queries against nested codes, and the cascade of a quantised scan; compiled, one thread per call.
 
 Numbers follow `isometry.codes.rotated`: a level-4 score is read from 192 bytes of a 384-d row, a level-8 score from
-384 with the query in full precision.
+384 with a query of 15 bits.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from numba import njit
 from isometry.codes.intrinsics import dot_nibbles, lowest_bit, near_rows, popcount, prefetch
 
 BLOCK = 64  # rows whose signs lie side by side
+FINE = np.float32(254)  # finer steps of a query per step of its bytes
 CHUNK = 16  # blocks that all queries visit before the next: 48 kB of signs of 384 dimensions
 
 
@@ -30,35 +31,38 @@ class Coded(NamedTuple):
 class Asked(NamedTuple):
     """Queries in the rotated space.
 
-    ``bytes`` int8 ``[q, D]`` with ``step`` and ``total`` (sum of bytes), ``full`` float32 ``[q, D]`` with
-    ``full_total``; ``signs`` uint64 ``[q, D / 64]``; ``half`` is 0.5 where squared norms count (Euclidean), else 0.
+    A query is about ``step * (bytes + fine / 254)``, int8 ``[q, D]`` both: 15 bits a dimension; ``total`` and
+    ``fine_total`` are their sums. ``signs`` uint64 ``[q, D / 64]``; ``half`` is 0.5 where squared norms count
+    (Euclidean), else 0.
     """
 
     bytes: Any
     step: Any
     total: Any
-    full: Any
-    full_total: Any
+    fine: Any
+    fine_total: Any
     signs: Any
     half: np.float32
 
 
-@njit(cache=True, fastmath=True, nogil=True)
-def quantise_queries(full, out, step, total, sums):
-    """Bytes, step and sums of float32 queries ``[q, D]``."""
+@njit(cache=True, nogil=True)
+def quantise_queries(full, out, fine, step, total, fine_total):
+    """Bytes, finer bytes, step and sums of float32 queries ``[q, D]``."""
     for a in range(full.shape[0]):
         top = np.float32(0)
         for j in range(full.shape[1]):
             top = max(top, abs(full[a, j]))
         step[a] = top / np.float32(127)
         inverse = np.float32(1) / step[a] if top > 0 else np.float32(0)
-        count, summed = 0, np.float32(0)
+        coarse_sum, fine_sum = 0, 0
         for j in range(full.shape[1]):
-            value = np.int8(np.rint(full[a, j] * inverse))
-            out[a, j] = value
-            count += value
-            summed += full[a, j]
-        total[a], sums[a] = count, summed
+            value = full[a, j] * inverse
+            coarse = np.rint(value)
+            rest = np.rint((value - coarse) * FINE)
+            out[a, j], fine[a, j] = np.int8(coarse), np.int8(rest)
+            coarse_sum += np.int64(coarse)
+            fine_sum += np.int64(rest)
+        total[a], fine_total[a] = coarse_sum, fine_sum
 
 
 @njit(inline="always")
@@ -69,18 +73,6 @@ def score4(high, factor, query, at, step, base, i):
     """
     width = high.shape[1]
     return factor[i] * step * (np.float32(dot_nibbles(high, i * width, query, at, width // 64)) - base)
-
-
-@njit(cache=True, fastmath=True, nogil=True)
-def _full_dot(high, low, i, query):
-    total = np.float32(0)
-    for group in range(high.shape[1] // 64):
-        first, second = 128 * group, 128 * group + 64
-        for j in range(64):
-            h, w = high[i, 64 * group + j], low[i, 64 * group + j]
-            total += np.float32(np.uint8((h << 4) | (w & 15))) * query[first + j]
-            total += np.float32(np.uint8((h & 240) | (w >> 4))) * query[second + j]
-    return total
 
 
 @njit(inline="always")
@@ -135,14 +127,20 @@ def keep_best(scores, items, count, room, score, item):
 def rerank(rows, asked, a, items, count, k, out_row, out_score):
     """Score candidates by all bits and write the k best, falling; return how many."""
     high, low, factor, square, half = rows.high, rows.low, rows.factor8, rows.square, asked.half
-    query, base = asked.full[a], np.float32(127.5) * asked.full_total[a]
+    coarse, fine, at = asked.bytes, asked.fine, a * asked.bytes.shape[1]
+    base = np.float32(127.5) * (np.float32(asked.total[a]) + np.float32(asked.fine_total[a]) / FINE)
+    width, step = high.shape[1], asked.step[a]
+    chunks = width // 64
     for b in range(count):
         fetch(low, items[b])
     found = 0
     for b in range(count):
         i = items[b]
-        score = factor[i] * (_full_dot(high, low, i, query) - base) - half * square[i]
-        found, _ = insert(out_score, out_row, found, k, score, i)
+        row = i * width
+        first = 16 * dot_nibbles(high, row, coarse, at, chunks) + dot_nibbles(low, row, coarse, at, chunks)
+        second = 16 * dot_nibbles(high, row, fine, at, chunks) + dot_nibbles(low, row, fine, at, chunks)
+        dot = np.float32(first) + np.float32(second) / FINE
+        found, _ = insert(out_score, out_row, found, k, factor[i] * step * (dot - base) - half * square[i], i)
     return found
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from isometry.codes.rotated import Planes, RotatedCode, unpack_nibbles
 from isometry.errors import InputError
-from isometry.indexes.code_kernels import Asked, Coded, quantise_queries
+from isometry.indexes.code_kernels import Asked, Coded, quantise_queries, rerank
 from isometry.indexes.folder import Folder, Writer, array, text
 from isometry.indexes.rows import blocks, require_single, unit
 from isometry.protocols import Mask
@@ -58,8 +58,8 @@ class CodeRows:
             return np.empty(0, np.int64)
         vectors = emb.vectors[np.fromiter(last.values(), np.int64, len(last))]
         if self.code is None:
-            self.code = RotatedCode(8, seed=self.seed, centre=len(last) >= CENTRE_FROM).fit(self._shaped(vectors))
-        parts = [self.code.planes(self._shaped(vectors[part])) for part in blocks(len(last), ENCODED)]
+            self.code = RotatedCode(8, seed=self.seed, centre=len(last) >= CENTRE_FROM).fit(self.shaped(vectors))
+        parts = [self.code.planes(self.shaped(vectors[part])) for part in blocks(len(last), ENCODED)]
         planes: list[NDArray[Any]] = [np.concatenate(plane) for plane in zip(*parts, strict=True)]
         new = np.asarray([identity not in self.position for identity in last])
         ids = id_array(last)
@@ -79,7 +79,8 @@ class CodeRows:
         self.space.check(emb.space)
         require_single(emb)
 
-    def _shaped(self, x: FloatArray) -> FloatArray:
+    def shaped(self, x: FloatArray) -> FloatArray:
+        """Vectors as they are coded: unit vectors where directions are compared."""
         return unit(x.astype(np.float64)).astype(np.float32) if self.directions else x
 
     def remove(self, rows: IntArray) -> None:
@@ -111,10 +112,16 @@ class CodeRows:
         padded[: len(signs)] = signs
         return np.ascontiguousarray(padded.reshape(-1, 64, signs.shape[1]).transpose(0, 2, 1))
 
-    def signed(self, rows: slice) -> NDArray[np.int8]:
+    def signed(self, rows: slice | IntArray) -> NDArray[np.int8]:
         """8-bit levels less 128, int8 ``[r, D]``: rows as queries of their own kind."""
         levels = unpack_nibbles(self.planes.high[rows]) << 4 | unpack_nibbles(self.planes.low[rows])
         return (levels ^ 128).view(np.int8)
+
+    def decode(self, rows: slice | IntArray) -> FloatArray:
+        """Vectors that the 8-bit codes of rows stand for, float32 ``[r, d]``."""
+        assert self.code is not None
+        residual = (self.signed(rows).astype(np.float32) + np.float32(0.5)) * self.planes.factor8[rows, None]
+        return self.code.rotation.undo(residual) + self.code.mean_
 
     def check_search(self, queries: Embeddings, k: int, where: Mask | None) -> NDArray[np.bool_] | None:
         """Check the arguments of a search and return the mask, None for all rows."""
@@ -135,22 +142,38 @@ class CodeRows:
     def ask(self, vectors: FloatArray) -> tuple[Asked, FloatArray]:
         """Queries as kernels take them, and what to add to their scores, float32 ``[q]``."""
         assert self.code is not None
-        x = self._shaped(vectors)
+        x = self.shaped(vectors)
         euclidean = self.space.similarity == "euclidean"
         if euclidean:
             x = x - self.code.mean_
         full = self.code.rotation.apply(x)
         q, width = full.shape
-        out = np.empty((q, width), np.int8)
-        step, sums = np.empty(q, np.float32), np.empty(q, np.float32)
-        total = np.empty(q, np.int64)
-        quantise_queries(full, out, step, total, sums)
+        coarse, fine = np.empty((q, width), np.int8), np.empty((q, width), np.int8)
+        step, total, fine_total = np.empty(q, np.float32), np.empty(q, np.int64), np.empty(q, np.int64)
+        quantise_queries(full, coarse, fine, step, total, fine_total)
         signs = np.empty((q, 0), np.uint64)
         if self.signs:
             centred = full if euclidean else full - self.code.rotation.apply(self.code.mean_[None])
             signs = np.packbits(centred > 0, axis=1, bitorder="little").view("<u8")
         offset = np.einsum("qd,qd->q", x, x) if euclidean else np.einsum("qd,d->q", x, self.code.mean_)
-        return Asked(out, step, total, full, sums, signs, np.float32(0.5 if euclidean else 0)), offset
+        return Asked(coarse, step, total, fine, fine_total, signs, np.float32(0.5 if euclidean else 0)), offset
+
+    def best(self, vectors: FloatArray, picked: IntArray, k: int) -> tuple[Results, FloatArray]:
+        """The k best of the rows ``picked`` (at least k) by 8 bits, and what to add to their scores."""
+        asked, offset = self.ask(vectors)
+        rows, scores = np.zeros((len(vectors), k), np.int64), np.empty((len(vectors), k), np.float32)
+        counts = [rerank(self.coded, asked, a, picked, len(picked), k, rows[a], scores[a]) for a in range(len(vectors))]
+        return (rows, scores, np.asarray(counts, np.int64)), offset
+
+    def exhaustive(self, queries: Embeddings, k: int, where: Mask | None) -> Hits:
+        """The k best of each query among all rows allowed, every one scored by 8 bits."""
+        mask = self.check_search(queries, k, where)
+        picked = np.arange(len(self)) if mask is None else np.flatnonzero(mask)
+        k = min(k, len(picked))
+        if not k or not len(queries):
+            return Hits.build(queries.ids, [[]] * len(queries))
+        out, offset = self.best(queries.vectors, picked, k)
+        return self.hits(queries, *out, offset)
 
     def hits(
         self, queries: Embeddings, rows: IntArray, scores: FloatArray, counts: IntArray, offset: FloatArray

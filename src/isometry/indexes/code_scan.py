@@ -13,6 +13,7 @@ from isometry.errors import InputError
 from isometry.indexes.code_kernels import Asked, narrow, scan_rows, scan_signs
 from isometry.indexes.code_rows import CodeRows, Results
 from isometry.indexes.folder import Folder, write_folder
+from isometry.indexes.recall import Approximate
 from isometry.indexes.rows import blocks
 from isometry.protocols import Mask
 from isometry.types import Embeddings, Hits, Space
@@ -22,7 +23,7 @@ TOGETHER: Final = 256  # queries that share one pass over the signs
 PER_ROW: Final = 16
 
 
-class CodeScan:
+class CodeScan(Approximate):
     """Flat scan of nested codes in three steps: nothing to build, 3.6 times smaller than float32 vectors.
 
     Every row's sign bits are compared (Hamming distance); the ``oversample[0] * k`` nearest are scored by 4 bits a
@@ -130,6 +131,10 @@ class CodeScan:
         histogram = np.zeros((q, width + 2), np.int32)
         scan_signs(self._blocks, len(self), asked, allowed, want, near, found, held, bar, histogram)
         narrow(self._rows.coded, asked, found, held, keep, k, *out)
+
+    def exhaustive(self, queries: Embeddings, k: int, where: Mask | None = None) -> Hits:
+        """Return the k nearest of each query by all 8 bits of every row: slow, and all that `search` could find."""
+        return self._rows.exhaustive(queries, k, where)
 
     def save(self, path: str | Path) -> None:
         """Write to a folder, whole or not at all."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from isometry.codes import Code
 from isometry.errors import InputError, NotFitted
 from isometry.indexes.exact import Lookup
 from isometry.indexes.folder import Folder, array, text, write_folder
+from isometry.indexes.recall import Approximate
 from isometry.indexes.rows import blocks, require_single, unit
 from isometry.protocols import Mask
 from isometry.types import Embeddings, FloatArray, Hits, IntArray, Space, check_vectors, id_array
@@ -21,7 +23,7 @@ from isometry.types import Embeddings, FloatArray, Hits, IntArray, Space, check_
 SCORED = 1 << 22  # scores held at once
 
 
-class Coded:
+class Coded(Approximate):
     """Flat scan of packed codes by asymmetric scores: float queries against coded vectors.
 
     Parameters
@@ -177,6 +179,12 @@ class Coded:
         else:
             scores = np.einsum("nd,d->n", x, query.astype(np.float64))
         return list(zip(ids, scores.tolist(), strict=True))
+
+    def exhaustive(self, queries: Embeddings, k: int, where: Mask | None = None) -> Hits:
+        """Return the k nearest of each query by the ``source`` of every row (by its code without one): slow."""
+        twin = copy.copy(self)
+        twin.oversample = max(1, len(self))
+        return twin.search(queries, k, where)
 
     def save(self, path: str | Path) -> None:
         """Write codes and code to a folder, whole or not at all; a ``source`` is not saved."""

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
+from isometry.codes.intrinsics import prefetch
 from isometry.indexes.code_kernels import fetch, insert, nearest_signs, rerank, score4
 
 EXPANDED = np.int64(1)  # lowest bit of an item: its links were followed
@@ -37,7 +38,7 @@ class Walk(NamedTuple):
 
 
 @njit(inline="always")
-def _unseen(links, degree, node, seen, epoch, fresh, plane):
+def _unseen(links, degree, node, seen, epoch, fresh, plane, factor):
     """Note the neighbours of a node that the walk has not seen, and fetch their codes; return how many."""
     met = 0
     for j in range(degree[node]):
@@ -47,6 +48,7 @@ def _unseen(links, degree, node, seen, epoch, fresh, plane):
             fresh[met] = i
             met += 1
             fetch(plane, np.int64(i))
+            prefetch(factor, np.int64(i))
     return met
 
 
@@ -86,8 +88,10 @@ def walk_to(rows, asked, a, graph, start, allowed, width, walk):
     query, step, base = asked.bytes, asked.step[a], np.float32(7.5) * asked.total[a]
     links, degree, seen, fresh = graph.links, graph.degree, walk.seen, walk.fresh
     scores, items, at, filtered = walk.scores, walk.items, a * query.shape[1], len(allowed) > 0
+    if walk.epoch[0] == 255:
+        seen[:], walk.epoch[0] = 0, 0
     walk.epoch[0] += 1
-    epoch = walk.epoch[0]
+    epoch, squares = walk.epoch[0], half > 0
     seen[start] = epoch
     scores[0], items[0] = score4(high, factor, query, at, step, base, start) - half * square[start], start * 2
     count, current = 1, 0
@@ -101,12 +105,17 @@ def walk_to(rows, asked, a, graph, start, allowed, width, walk):
         if filtered:
             met = _unseen_allowed(links, degree, item >> 1, allowed, seen, epoch, fresh, high)
         else:
-            met = _unseen(links, degree, item >> 1, seen, epoch, fresh, high)
+            met = _unseen(links, degree, item >> 1, seen, epoch, fresh, high, factor)
         for b in range(met):
             i = np.int64(fresh[b])
-            score = score4(high, factor, query, at, step, base, i) - half * square[i]
+            score = score4(high, factor, query, at, step, base, i)
+            if squares:
+                score -= half * square[i]
             count, place = insert(scores, items, count, width, score, i * 2)
-            nearest = min(nearest, place)
+            if place < nearest:
+                nearest = place
+                prefetch(links, i * links.shape[1])  # the next to be followed
+                prefetch(links, i * links.shape[1] + 16)
         current = nearest
     return count
 

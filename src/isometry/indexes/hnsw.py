@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from isometry.errors import CorruptStore, InputError, UnknownName
 from isometry.indexes.exact import Exact, Ranked
 from isometry.indexes.folder import Folder, array, write_folder
-from isometry.indexes.rows import DType
+from isometry.indexes.recall import Approximate
+from isometry.indexes.rows import DType, in_turn
 from isometry.protocols import Mask
 from isometry.types import Embeddings, Hits, IntArray, Space
 
@@ -25,7 +26,7 @@ OVERFETCH: Final = 4  # candidates per answer that are ranked again by the kept 
 STEP_ROWS: Final = {64: 500, 8: 170, 1: 60}
 
 
-class HNSW:
+class HNSW(Approximate):
     """Hierarchical navigable small world graph (Malkov & Yashunin 2018, arXiv:1603.09320), on usearch.
 
     Always returns ``min(k, matches)`` rows. A filter that leaves few rows is answered exactly among them; otherwise
@@ -108,14 +109,25 @@ class HNSW:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def add(self, emb: Embeddings) -> None:
+    def add(self, emb: Embeddings, order: IntArray | None = None) -> None:
         """Add vectors; an id that is there keeps its row and gets the new vector.
+
+        Parameters
+        ----------
+        emb
+            The vectors.
+        order
+            Order of insertion, a permutation of the rows of ``emb``, int ``[n]``; None: random by the seed. See
+            `isometry.diagnostics.insertion_order`. Kept to the letter with ``threads=1`` only.
 
         Raises
         ------
         SpaceMismatch
             If the embeddings are of another space.
+        InputError
+            If ``order`` is not a permutation.
         """
+        turns = None if order is None else in_turn(emb, order)
         before = len(self)
         known = self._kept.find(emb.ids.tolist())
         self._kept.add(emb)
@@ -129,10 +141,12 @@ class HNSW:
         self._keys[rows] = keys
         self._next += len(rows)
         self._rows = None
-        last = {identity: i for i, identity in enumerate(emb.ids.tolist())}
-        vectors = emb.vectors[[last[identity] for identity in self.ids[rows].tolist()]]
-        order = np.random.default_rng(self.seed).permutation(len(rows))
-        self._graph.add(keys[order].astype(np.uint64), vectors[order], threads=self.threads)
+        if turns is None:
+            last = {identity: i for i, identity in enumerate(emb.ids.tolist())}
+            shuffled = self.ids[rows][np.random.default_rng(self.seed).permutation(len(rows))]
+            turns = np.asarray([last[identity] for identity in shuffled.tolist()], np.int64)
+        inserted = self._keys[self._kept.find(emb.ids[turns].tolist())]
+        self._graph.add(inserted.astype(np.uint64), emb.vectors[turns], threads=self.threads)
 
     def remove(self, ids: Sequence[str]) -> int:
         """Remove ids and return how many were there; the rows behind them move up."""
@@ -221,6 +235,10 @@ class HNSW:
         for i, (_, answers) in zip(pending.tolist(), rest, strict=True):
             rows[i] = answers
         return Hits.build(queries.ids, rows, k=k)
+
+    def exhaustive(self, queries: Embeddings, k: int, where: Mask | None = None) -> Hits:
+        """Return the k nearest of each query by every vector kept: slow, and all that `search` could find."""
+        return self._kept.search(queries, k, where)
 
     def save(self, path: str | Path) -> None:
         """Write graph, vectors and settings to a folder, whole or not at all."""

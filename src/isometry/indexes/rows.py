@@ -37,6 +37,27 @@ def require_single(emb: Embeddings) -> None:
         raise InputError("This index holds one vector per id; pool multi-vector embeddings first.")
 
 
+def in_turn(emb: Embeddings, order: Any) -> IntArray:
+    """Rows of ``emb`` in the order given, int64; of several with one id only the last of ``emb``, whose vector counts.
+
+    Raises
+    ------
+    InputError
+        If ``order`` is not a permutation of the rows.
+    """
+    n, turns = len(emb), np.asarray(order)
+    whole = turns.dtype.kind in "iu" or not turns.size
+    if turns.shape != (n,) or not whole or not np.array_equal(np.sort(turns), np.arange(n)):
+        raise InputError(
+            f"order must hold each row number of the {n} embeddings once (0 to n - 1, whole numbers), "
+            f"got {turns.dtype} of shape {turns.shape} that does not."
+        )
+    counts = np.zeros(n, bool)
+    counts[list({identity: i for i, identity in enumerate(emb.ids.tolist())}.values())] = True
+    found: IntArray = turns[counts[turns.astype(np.int64)]].astype(np.int64)
+    return found
+
+
 class Rows:
     """A growing table of vectors: row i stands for ``scale[i] * codes[i]``, of norm ``norm[i]``.
 
