@@ -31,7 +31,7 @@ def evaluate(
     collection: CollectionOption = None,
     judgments: Annotated[Path | None, typer.Option(help="BEIR folder with judgments for the collection.")] = None,
     synthetic: Annotated[int, typer.Option(help="Make this many pseudo-queries from the documents.")] = 0,
-    mode: Annotated[str, typer.Option(help="vector, keyword or hybrid.")] = "vector",
+    mode: Annotated[str, typer.Option(help="vector, keyword, hybrid or late.")] = "vector",
     against: Annotated[str | None, typer.Option(help="Compare with another mode, with its interval.")] = None,
     fusion: FusionOption = "scores",
     split: Annotated[str, typer.Option(help="Which qrels to use.")] = "test",

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from isometry.cli.console import emit, out, progress_bar, remarks, say
 from isometry.cli.options import EngineOption, JsonFlag, ModelOption, PoolingOption, QuietFlag, encoder
+
+if TYPE_CHECKING:
+    from isometry.encoders import LateInteraction, TextEncoder
 
 
 def index(
@@ -23,6 +27,14 @@ def index(
     exclude: Annotated[list[str] | None, typer.Option(help="Pattern to leave out, as in .gitignore.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Longest chunk, in the model's tokens.")] = None,
     overlap: Annotated[int, typer.Option(help="Tokens that neighbouring chunks share.")] = 32,
+    late_interaction: Annotated[
+        bool,
+        typer.Option("--late-interaction", help="Also keep a vector per token: larger, slower, every detail counts."),
+    ] = False,
+    dim: Annotated[int | None, typer.Option(help="Width of a token vector; default: the model's own.")] = None,
+    late_model: Annotated[
+        Path | None, typer.Option(help="Folder of a trained late-interaction model; default: the model, untrained.")
+    ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Count malformed lines instead of stopping.")] = False,
     json_: JsonFlag = False,
     quiet: QuietFlag = False,
@@ -31,6 +43,7 @@ def index(
 
     Example: isometry index ~/notes --name notes
     """
+    from isometry.errors import InputError
     from isometry.workbench import indexing
     from isometry.workbench.places import BUILTIN, set_setting
 
@@ -42,10 +55,14 @@ def index(
         "skip_bad": skip_bad,
         "exclude": tuple(exclude or ()),
     }
+    if not late_interaction and (dim is not None or late_model):
+        raise InputError("--dim and --late-model say how to make token vectors; give --late-interaction as well.")
     source = indexing.resolve(source, chosen)
     with remarks(), progress_bar(quiet=quiet) as progress:
+        loaded = encoder(model, engine, pooling)
+        late = _late(loaded, dim, late_model) if dim is not None or late_model else late_interaction
         report = indexing.index(
-            source, chosen, encoder(model, engine, pooling), options=options, max_tokens=max_tokens, overlap=overlap,
+            source, chosen, loaded, options=options, max_tokens=max_tokens, overlap=overlap, late=late,
             progress=progress,
         )  # fmt: skip
     if chosen != BUILTIN:
@@ -54,6 +71,18 @@ def index(
         emit(_record(report))
     else:
         _show(report)
+
+
+def _late(loaded: TextEncoder, dim: int | None, folder: Path | None) -> LateInteraction:
+    from isometry.encoders import LateInteraction
+    from isometry.errors import InputError
+    from isometry.workbench.late_interaction import token_encoder
+
+    if folder is None:
+        return token_encoder(loaded, dim)
+    if dim is not None:
+        raise InputError("A trained late-interaction model has its own width; give --dim or --late-model, not both.")
+    return LateInteraction.load(folder)
 
 
 def _name_of(source: Path) -> str:
@@ -66,6 +95,8 @@ def _name_of(source: Path) -> str:
 def _record(report: Any) -> dict[str, Any]:
     plain = ("collection", "documents", "added", "unchanged", "removed", "cut_documents", "cut_tokens")
     record = {name: getattr(report, name) for name in (*plain, "judged_queries")}
+    if report.tokens is not None:
+        record["tokens"] = asdict(report.tokens)
     skipped = [{"path": str(s.path), "reason": s.reason} for s in report.skipped]
     return {**record, "path": str(report.path), "skipped": skipped, "warnings": list(report.warnings)}
 
@@ -85,6 +116,12 @@ def _show(report: Any) -> None:
     changes = f"{report.added:,} embedded, {report.unchanged:,} unchanged, {report.removed:,} removed"
     console = out()
     console.print(f"{report.collection}: {report.documents:,} documents ({changes})", markup=False)
+    if (tokens := report.tokens) is not None:
+        console.print(
+            f"Late interaction: {tokens.documents:,} documents with {tokens.dim}-d token vectors "
+            f"({tokens.embedded:,} embedded), {tokens.bytes / 1e6:,.1f} MB",
+            markup=False,
+        )
     if report.judged_queries:
         console.print(
             f"{report.judged_queries:,} judged queries kept: isometry eval -c {report.collection}", markup=False

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from isometry.cli.console import emit, out, remarks, say
+from isometry.cli.console import emit, out, progress_bar, remarks, say
 from isometry.cli.options import CollectionOption, FusionOption, JsonFlag, collection_name
 
 if TYPE_CHECKING:
+    from isometry.ranking import Provenance
     from isometry.workbench import Answer
 
 SHOWN = 300  # characters of a text
@@ -20,11 +23,18 @@ def search(
     query: Annotated[str, typer.Argument(help="What you are looking for, in your own words; - reads stdin.")],
     collection: CollectionOption = None,
     k: Annotated[int | None, typer.Option("-k", help="How many answers.")] = None,
-    mode: Annotated[str | None, typer.Option(help="hybrid, vector or keyword.")] = None,
+    mode: Annotated[
+        str | None, typer.Option(help="hybrid, vector, keyword or late (the default where there are token vectors).")
+    ] = None,
     fusion: FusionOption = "scores",
     where: Annotated[str | None, typer.Option(help="Filter, e.g. \"year >= 2020 and kind = 'survey'\".")] = None,
     diverse: Annotated[
-        float | None, typer.Option(help="Spread the answers (MMR): 1 relevance only ... 0 diversity only.")
+        float | None, typer.Option(help="Spread the answers: 1 relevance only ... 0 diversity only.")
+    ] = None,
+    diverse_by: Annotated[str, typer.Option("--diverse-by", help="How: mmr, coverage or dpp.")] = "mmr",
+    hops: Annotated[int | None, typer.Option(help="Follow links between documents from the first answers.")] = None,
+    edges: Annotated[
+        Path | None, typer.Option(help="Links: source<TAB>target[<TAB>type[<TAB>weight]] or JSON Lines.")
     ] = None,
     rerank: Annotated[str | None, typer.Option(help="Cross-encoder folder or name to rerank with.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show what each stage contributed.")] = False,
@@ -35,19 +45,23 @@ def search(
     Example: isometry search "make vectors smaller without losing recall" --where "year >= 2023"
     """
     from isometry.workbench import Searcher, open_collection
-    from isometry.workbench.places import settings
+    from isometry.workbench.places import Settings, settings
     from isometry.workbench.searching import check_query
 
     text = check_query(sys.stdin.read() if query == "-" else query)
     chosen = settings()
-    with remarks(), open_collection(collection_name(collection)) as opened:
+    with remarks(), open_collection(collection_name(collection)) as opened, progress_bar() as progress:
         count = chosen.k if k is None else k
-        answers = Searcher(opened).search(
-            text, k=count, mode=mode or chosen.mode, where=where, fusion=fusion, diverse=diverse, rerank=rerank
-        )
+        usual = None if chosen.mode == Settings.mode else chosen.mode  # what is not set is the collection's to say
+        answers = Searcher(opened, progress=progress).search(
+            text, k=count, mode=mode or usual, where=where, fusion=fusion, diverse=diverse,
+            diverse_by=diverse_by, hops=hops, edges=edges, rerank=rerank,
+        )  # fmt: skip
         if not explain:
-            answers = [type(a)(a.document, a.score) for a in answers]
+            answers = [replace(answer, explanation=()) for answer in answers]
         name, total = opened.name, opened.count()
+    if (diverse is not None or hops is not None) and 0 < len(answers) < count:
+        say(f"Note: there are only {len(answers)} candidates for {count} answers; all of them are shown.")
     if json_:
         emit([answer.to_dict() for answer in answers])
         return
@@ -71,6 +85,20 @@ def _show(rank: int, answer: Answer) -> None:
     console.print(Padding(Text(text if len(text) <= SHOWN else f"{text[:SHOWN].rsplit(' ', 1)[0]} ..."), (0, 0, 0, 4)))
     if document.source and document.title:
         console.print(Text(f"    {document.source}", style="dim"))
+    if answer.provenance is not None:
+        console.print(Text(f"    {_origin(answer.provenance)}", style="dim"))
     for part in answer.explanation:
         place = f", rank {part['rank']}" if part["rank"] else ""
         console.print(Text(f"    {part['stage']}: {part['score']:.4f}{place}", style="green"))
+
+
+def _origin(origin: Provenance) -> str:
+    """Say where an answer comes from, in one line."""
+    parts = [f"rank {origin.rank} of plain search" if origin.rank else "not found by plain search"]
+    if origin.path:
+        parts.append(f"linked: {' > '.join(origin.path)}")
+    if origin.gain is not None:
+        parts.append(f"adds {origin.gain:.4f}")
+    if origin.copies:
+        parts.append(f"same as {', '.join(origin.copies[:5])}{' ...' if len(origin.copies) > 5 else ''}")
+    return "; ".join(parts)

@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from isometry.errors import InputError, UnknownName
 from isometry.types import Document, Hits, Queries, Scores
 from isometry.workbench.places import MODES
 from isometry.workbench.searching import DEPTH, FUSIONS, Searcher, first, hybrid
 
 if TYPE_CHECKING:
-    from isometry.encoders import TextEncoder
+    from isometry.encoders import LateInteraction, TextEncoder
     from isometry.ranking import Stage
     from isometry.stats import Comparison
     from isometry.store import Collection
@@ -121,20 +123,29 @@ def _evaluate_synthetic(
 ) -> Evaluation:
     """Inverse cloze: a sentence is taken out of its document and has to find it again."""
     from isometry.tasks import inverse_cloze
+    from isometry.workbench.late_interaction import has_tokens
 
     documents = list(collection.iterate())
     corpus, queries, qrels = inverse_cloze(documents, n=n, seed=seed)
-    ways = _ways(list(corpus), Searcher(collection, encoder).encoder, {mode, against} - {None}, fusion, progress)
+    modes, searcher = {mode, against} - {None}, Searcher(collection, encoder)
+    late = searcher.tokens.late if "late" in modes and has_tokens(collection) else None
+    ways = _ways(list(corpus), searcher.encoder, modes, fusion, progress, late)
     return _judge(f"{collection.name} (synthetic)", queries, qrels, ways, mode, against, synthetic=True)
 
 
 def _ways(
-    documents: list[Document], encoder: TextEncoder, modes: set[Any], fusion: str, progress: Any
+    documents: list[Document],
+    encoder: TextEncoder,
+    modes: set[Any],
+    fusion: str,
+    progress: Any,
+    late: LateInteraction | None = None,
 ) -> dict[str, Stage]:
     """Build the asked-for ways to search a corpus in memory, exactly."""
     from isometry.encoders import embed
     from isometry.indexes import Exact
     from isometry.ranking import BM25, Retrieve
+    from isometry.workbench.late_interaction import token_encoder
 
     if unknown := modes - set(MODES):
         raise UnknownName("search mode", unknown.pop(), MODES)
@@ -145,11 +156,28 @@ def _ways(
             on_truncate="ignore", allow_empty=True, progress=progress,
         )  # fmt: skip
         ways["vector"] = Retrieve(encoder, Exact.of(emb), k=DEPTH)
+    if "late" in modes:
+        ways["late"] = _late(documents, late or token_encoder(encoder), progress)
     if modes & {"keyword", "hybrid"}:
         ways["keyword"] = BM25(documents, k=DEPTH)
     if "hybrid" in modes:
         ways["hybrid"] = hybrid(ways["vector"], ways["keyword"], fusion)
     return ways
+
+
+def _late(documents: list[Document], late: LateInteraction, progress: Any) -> Stage:
+    """Late interaction that scores every document by float32 token vectors."""
+    from isometry.indexes import MultiVectorIndex
+    from isometry.workbench.late_search import MaxSimSearch
+
+    emb = late.embed(
+        [d.content for d in documents], [d.id for d in documents], on_truncate="ignore", allow_empty=True,
+        progress=progress,
+    )  # fmt: skip
+    assert emb.offsets is not None
+    index = MultiVectorIndex(emb.space)
+    index.add(emb.take(np.diff(emb.offsets) > 0))
+    return MaxSimSearch(late, index, k=DEPTH)
 
 
 def _judge(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -16,8 +16,9 @@ from isometry.workbench.places import BUILTIN, collection_names, collection_path
 
 if TYPE_CHECKING:
     from isometry.data import Reading
-    from isometry.encoders import TextEncoder
+    from isometry.encoders import LateInteraction, TextEncoder
     from isometry.store import Collection
+    from isometry.workbench.late_interaction import TokenReport
 
 Progress = Callable[[str, int, int | None], None]
 BATCH = 512  # documents per transaction: what an interrupted run can lose is at most one batch of embedding
@@ -39,6 +40,7 @@ class IndexReport:
     judged_queries: int = 0
     skipped: tuple[Any, ...] = ()
     warnings: tuple[str, ...] = field(default=())
+    tokens: TokenReport | None = None
 
 
 def _silent(text: str, done: int, total: int | None) -> None:
@@ -53,6 +55,7 @@ def index(
     options: Mapping[str, Any] | None = None,
     max_tokens: int | None = None,
     overlap: int = OVERLAP,
+    late: LateInteraction | bool = False,
     progress: Progress = _silent,
 ) -> IndexReport:
     """Bring a collection in line with a file or folder: embed what is new or changed, remove what is gone.
@@ -71,6 +74,9 @@ def index(
         Passed to `isometry.data.read`, e.g. ``text_column``, ``exclude``, ``skip_bad``.
     max_tokens, overlap
         Longest chunk and what neighbours share, in the encoder's tokens; default: the encoder's window.
+    late
+        Also keep token vectors, for search by late interaction: of this model, or True: of the one the collection has
+        them of, else of the encoder. Once there they are kept in step by every run.
 
     Raises
     ------
@@ -95,7 +101,9 @@ def index(
             raise EmptyInput(f"{source}: nothing to index was found{_reasons(reading)}.")
         judged = _judgments(Path(source))
         with _open(name, encoder) as collection:
-            return _fill(collection, encoder, reading, _Spooled(spool, ids, judged, Path(source).resolve()), progress)
+            _note_late(collection, encoder, late)
+            report = _fill(collection, encoder, reading, _Spooled(spool, ids, judged, Path(source).resolve()), progress)
+            return replace(report, tokens=_tokens(collection, late, progress))
 
 
 class _Spooled(NamedTuple):
@@ -135,6 +143,26 @@ def _open(name: str, encoder: TextEncoder) -> Collection:
             raise
         return collection
     return Collection.create(path, encoder.space)
+
+
+def _note_late(collection: Collection, encoder: TextEncoder, late: LateInteraction | bool) -> None:
+    """Note token vectors before anything is embedded, so that the run after an interrupted one makes them too."""
+    if late is False:
+        return
+    from isometry.workbench.late_interaction import add_tokens, has_tokens, token_encoder
+
+    if late is not True:
+        add_tokens(collection, late)
+    elif not has_tokens(collection):
+        add_tokens(collection, token_encoder(encoder))
+
+
+def _tokens(collection: Collection, late: LateInteraction | bool, progress: Progress) -> TokenReport | None:
+    from isometry.workbench.late_interaction import has_tokens, keep_tokens
+
+    if not has_tokens(collection):
+        return None
+    return keep_tokens(collection, None if isinstance(late, bool) else late, progress)
 
 
 def _fill(

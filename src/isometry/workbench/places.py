@@ -13,7 +13,7 @@ from typing import Any
 from isometry.errors import DataFormatError, InputError, UnknownName
 from isometry.files import write_whole
 
-MODES = ("hybrid", "vector", "keyword")
+MODES = ("hybrid", "vector", "keyword", "late")
 BUILTIN = "papers"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 

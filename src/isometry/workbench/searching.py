@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from isometry.errors import EmptyInput, InputError, UnknownName
@@ -11,9 +12,10 @@ from isometry.types import Document, Hits, Queries
 from isometry.workbench.places import MODES
 
 if TYPE_CHECKING:
-    from isometry.encoders import TextEncoder
-    from isometry.ranking import Stage
+    from isometry.encoders import LateInteraction, TextEncoder
+    from isometry.ranking import Expand, NeighbourGraph, Provenance, Stage
     from isometry.store import Collection
+    from isometry.workbench.late_interaction import TokenVectors
 
 MAX_QUERY = 100_000  # characters; beyond it a query is a document given by mistake
 DEPTH = 100  # candidates of each retriever before fusion, as in common RRF practice
@@ -24,16 +26,19 @@ FUSIONS: tuple[Fusion, ...] = get_args(Fusion)
 
 @dataclass(frozen=True)
 class Answer:
-    """One found document, and what each stage gave it when asked to explain."""
+    """One found document, what each stage gave it, and where it comes from if it was not only the next best."""
 
     document: Document
     score: float
     explanation: tuple[Mapping[str, Any], ...] = field(default=())
+    provenance: Provenance | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form; stable keys."""
         d = self.document
         row = {"id": d.id, "score": self.score, "text": d.text, "source": d.source, "payload": dict(d.payload)}
+        if self.provenance is not None:
+            row["provenance"] = self.provenance.to_dict()
         return row | ({"explanation": [dict(e) for e in self.explanation]} if self.explanation else {})
 
 
@@ -62,11 +67,23 @@ class Searcher:
     encoder
         The model the collection was embedded with; loaded by its name when first needed, so that keyword search
         never waits for it.
+    late
+        The model of its token vectors, loaded likewise.
+    progress
+        Called with (what, done, total) where token vectors must be mended before a search.
     """
 
-    def __init__(self, collection: Collection, encoder: TextEncoder | None = None) -> None:
+    def __init__(
+        self,
+        collection: Collection,
+        encoder: TextEncoder | None = None,
+        late: LateInteraction | None = None,
+        progress: Callable[[str, int, int | None], None] | None = None,
+    ) -> None:
         self.collection = collection
-        self._encoder = encoder
+        self._encoder, self._late, self._progress = encoder, late, progress
+        self._tokens: TokenVectors | None = None
+        self._links: dict[tuple[str | None, int], NeighbourGraph | None] = {}
 
     @property
     def encoder(self) -> TextEncoder:
@@ -80,44 +97,70 @@ class Searcher:
         self.collection.default_space.check(self._encoder.space)
         return self._encoder
 
+    @property
+    def mode(self) -> str:
+        """How the collection is searched unless asked otherwise: ``"late"`` if it has token vectors, else hybrid."""
+        from isometry.workbench.late_interaction import has_tokens
+
+        return "late" if has_tokens(self.collection) else "hybrid"
+
+    @property
+    def tokens(self) -> TokenVectors:
+        """The collection's token vectors as of now; see `isometry.workbench.late_search.current_tokens`."""
+        from isometry.workbench.late_search import current_tokens
+
+        if self._tokens is None or self._tokens.sequence != self.collection.sequence:
+            self._tokens = current_tokens(self.collection, self._late, self._progress)
+            self._late = self._tokens.late
+        return self._tokens
+
     def pipeline(
         self,
-        mode: str = "hybrid",
+        mode: str | None = None,
         *,
         k: int = 10,
         where: str | None = None,
         fusion: str = FUSIONS[0],
         diverse: float | None = None,
+        diverse_by: str = "mmr",
         rerank: str | Callable[[str, list[str]], Any] | None = None,
+        expand: Expand | None = None,
     ) -> Stage:
         """Return the ranking stages of a search.
 
         Parameters
         ----------
         mode
-            ``"vector"``, ``"keyword"`` (BM25) or ``"hybrid"`` (both).
+            ``"vector"``, ``"keyword"`` (BM25), ``"hybrid"`` (both) or ``"late"`` (late interaction of token vectors);
+            None: `mode`.
         k
             How many answers, at least 1.
         where
             A filter expression over payload fields.
         fusion
             How hybrid search joins the two; see `hybrid`.
-        diverse
-            Trade-off of maximal marginal relevance, 1: relevance alone, 0: diversity alone; None: no such stage.
+        diverse, diverse_by
+            Trade-off, 1: relevance alone, 0: diversity alone, None: no such stage; ``"mmr"`` (maximal marginal
+            relevance), ``"coverage"`` or ``"dpp"``, see `isometry.ranking.Diversify`.
         rerank
             A cross-encoder by name or path, or a function ``(query, texts) -> scores``.
+        expand
+            A stage that follows links from the first results, see `expansion`.
         """
         from isometry.ranking import Diversify, KeywordSearch, Rerank, Retrieve
 
+        mode = mode or self.mode
         if mode not in MODES:
             raise UnknownName("search mode", mode, MODES)
         if k < 1:
             raise InputError(f"k must be at least 1 (how many answers to show), got {k}.")
-        staged = diverse is not None or rerank is not None
+        staged = diverse is not None or rerank is not None or expand is not None
         depth = max(DEPTH, k) if staged or mode == "hybrid" else k
         stage: Stage
         if mode == "keyword":
             stage = KeywordSearch(self.collection, k=depth, where=where)
+        elif mode == "late":
+            stage = self._by_tokens(depth, where)
         elif mode == "vector":
             stage = Retrieve(self.encoder, self.collection, k=depth, where=where)
         else:
@@ -127,23 +170,89 @@ class Searcher:
         if rerank is not None:
             scorer = _cross_encoder(rerank) if isinstance(rerank, str) else rerank
             stage = stage >> Rerank(scorer, depth=depth, texts=self._texts)
+        if expand is not None:
+            stage = stage >> expand
         if diverse is not None:
-            stage = stage >> Diversify(lam=diverse, k=k, vectors=self._vectors)
+            stage = stage >> Diversify(lam=diverse, k=k, vectors=self._vectors, method=diverse_by)
         return stage
 
-    def hits(self, queries: Queries, mode: str = "hybrid", *, k: int = 10, **options: Any) -> Hits:
+    def expansion(
+        self, hops: int, *, edges: str | Path | None = None, where: str | None = None, beta: float = 0.3
+    ) -> Expand:
+        """Return the stage that follows links between documents from the first results of a search.
+
+        Links are those of ``edges``, else those documents hold in their field "links", else nearest neighbours.
+
+        Parameters
+        ----------
+        hops
+            How far at most, at least 1.
+        edges
+            A file of links, see `isometry.ranking.read_edges`.
+        where
+            The filter of the search: what it leaves out is not added.
+        beta
+            Share of the graph in the score, see `isometry.ranking.Expand`.
+        """
+        from isometry.ranking import Expand, Walk
+        from isometry.workbench.linking import link_graph, neighbour_graph
+
+        if hops < 1:
+            raise InputError(f"hops must be at least 1 (how far links are followed), got {hops}.")
+        key = (None if edges is None else str(edges), self.collection.sequence)
+        if key not in self._links:
+            self._links = {key: link_graph(self.collection, edges)}
+        graph = self._links[key] or neighbour_graph(self.collection, hops, where)
+        allowed = None if where is None else self.collection.ids(where)
+        return Expand(graph, beta=beta, walk=Walk(hops=hops), allowed=allowed)
+
+    def hits(self, queries: Queries, mode: str | None = None, *, k: int = 10, **options: Any) -> Hits:
         """Run `pipeline` and keep the k best of each query."""
         return first(self.pipeline(mode, k=k, **options)(queries, None), k)
 
-    def search(self, text: str, *, k: int = 10, mode: str = "hybrid", **options: Any) -> list[Answer]:
-        """Answer one question, best first; options as in `pipeline`."""
+    def search(
+        self, text: str, *, k: int = 10, mode: str | None = None, hops: int | None = None,
+        edges: str | Path | None = None, **options: Any,
+    ) -> list[Answer]:  # fmt: skip
+        """Answer one question, best first; options as in `pipeline`, ``hops`` and ``edges`` as in `expansion`.
+
+        Answers say where they come from if links were followed or results diversified.
+        """
         from isometry.ranking import explain
 
+        if edges is not None and hops is None:
+            raise InputError("Links are only followed if you say how far: give --hops, such as --hops 2.")
         queries = Queries.of([check_query(text)])
-        hits = self.hits(queries, mode, k=k, **options)
+        if hops is not None:
+            options["expand"] = self.expansion(hops, edges=edges, where=options.get("where"))
+        hits, told = self._traced(queries, self.pipeline(mode, k=k, **options), k)
         documents = self.collection.get(hits.ids.tolist())
-        rows = zip(documents, hits.scores.tolist(), explain(hits), strict=True)
-        return [Answer(document, score, tuple(stages)) for document, score, stages in rows]
+        rows = zip(documents, hits.scores.tolist(), explain(hits), told, strict=True)
+        return [Answer(document, score, tuple(stages), origin) for document, score, stages, origin in rows]
+
+    def _traced(self, queries: Queries, stage: Stage, k: int) -> tuple[Hits, Sequence[Provenance | None]]:
+        """Run the stages; where one expanded or diversified, also say where each row comes from."""
+        from isometry.ranking import Diversify, Expand, Pipeline, trace
+
+        hits: Hits | None = None
+        before: dict[type, tuple[Any, Hits]] = {}
+        for part in stage.stages if isinstance(stage, Pipeline) else (stage,):
+            if hits is not None and isinstance(part, Expand | Diversify):
+                before[type(part)] = part, hits
+            hits = part(queries, hits)
+        assert hits is not None  # a pipeline has at least one stage
+        found = first(hits, k)
+        if not before:
+            return found, [None] * len(found.ids)
+        expand, direct = before.get(Expand) or (None, before[Diversify][1])
+        pool = before[Diversify][1] if Diversify in before else None
+        return found, trace(found, direct, expand=expand, pool=pool, vectors=self._vectors)[0]
+
+    def _by_tokens(self, k: int, where: str | None) -> Stage:
+        from isometry.workbench.late_search import MaxSimSearch
+
+        tokens, allowed = self.tokens, None if where is None else self.collection.ids(where)
+        return MaxSimSearch(tokens.late, tokens.index, k=k, allowed=allowed)
 
     def _texts(self, ids: Sequence[str]) -> list[str]:
         return [d.content for d in self.collection.get(list(ids))]
