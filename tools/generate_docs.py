@@ -109,11 +109,12 @@ def encode_section(f: dict[str, Any]) -> Iterator[str]:
 def flat_section(f: dict[str, Any]) -> Iterator[str]:
     """Exact search beside faiss."""
     yield f"{f['n']:,} x {f['dim']} vectors, k = {f['k']}, {f['threads']} thread(s)."
-    yield "\n| batch | index | ms | queries/s | x faiss as installed | x faiss, BLAS threshold 20 | same ids |"
-    yield "|---|---|---|---|---|---|---|"
+    peers = ("faiss", "faiss tuned", "GEMM alone")
+    yield "\n| batch | index | ms | queries/s | x faiss as installed | x faiss, BLAS threshold 20 | x GEMM | same ids |"
+    yield "|---|---|---|---|---|---|---|---|"
     for r in f["rows"]:
         over = r.get("speed_over", {})
-        ratios = " | ".join(f"{over[n]:.2f}" if n in over else "" for n in ("faiss", "faiss tuned"))
+        ratios = " | ".join(f"{over[n]:.2f}" if n in over else "" for n in peers)
         same = f"{r['same_ids']:.4f}" if r.get("same_ids") is not None else ""
         yield f"| {r['batch']} | {r['index']} | {r['ms']:.2f} | {r['qps']:,.0f} | {ratios} | {same} |"
 
@@ -122,11 +123,18 @@ def plain_section(f: dict[str, Any]) -> Iterator[str]:
     """Any figures, as they are."""
     yield "| figure | value |"
     yield "|---|---|"
-    for name, value in f.items():
-        for inner, v in value.items() if isinstance(value, dict) else [("", value)]:
-            label = f"{name}: {inner}" if inner else name
-            shown = f"{v:,.3f}".rstrip("0").rstrip(".") if isinstance(v, float) else v
-            yield f"| {label.replace('_', ' ')} | {shown} |"
+    for label, v in leaves(f):
+        shown = f"{v:,.3f}".rstrip("0").rstrip(".") if isinstance(v, float) else v
+        yield f"| {label.replace('_', ' ')} | {shown} |"
+
+
+def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """Every figure with its path of names."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from leaves(inner, (*path, str(name)))
+    else:
+        yield ": ".join(path), value
 
 
 def equality_section(f: dict[str, Any]) -> Iterator[str]:
@@ -150,6 +158,22 @@ def hybrid_section(f: dict[str, Any]) -> Iterator[str]:
             yield f"| {part} | {r['set']} | {r['way']} | {r['n']} | {own} | {gain} | {r['p']:.4f} |"
 
 
+def rows_section(f: dict[str, Any]) -> Iterator[str]:
+    """Figures whose rows share their columns; what they have in common comes first."""
+    common = {k: v for k, v in f.items() if k not in ("rows", "exponents")}
+    facts = (f"{k.replace('_', ' ')} {v:,}" if isinstance(v, int) else f"{k} {v}" for k, v in common.items())
+    yield ", ".join(facts) + "."
+    columns = list(dict.fromkeys(name for row in f["rows"] for name in row))
+    yield "\n| " + " | ".join(name.replace("_", " ") for name in columns) + " |"
+    yield "|" + "---|" * len(columns)
+    for row in f["rows"]:
+        shown = (f"{v:,}" if isinstance(v, (int, float)) else str(v) for v in (row.get(name, "") for name in columns))
+        yield "| " + " | ".join(shown) + " |"
+    for name, exponents in sorted(f.get("exponents", {}).items()):
+        powers = ", ".join(f"{key.replace('_', ' ')} n^{power}" for key, power in exponents.items())
+        yield f"\n{name} grows as {powers}."
+
+
 ENCODE = (
     "python benchmarks/encode.py --texts 384 --repeats 5 --scifact`, "
     "with int8: `python benchmarks/encode.py --texts 192 --repeats 3 --threads 1 --int8"
@@ -163,6 +187,10 @@ SECTIONS = (
     ),
     ("Streaming a million texts, killed once", "stream", "python benchmarks/stream.py", plain_section),
     ("Exact search", "flat", "python benchmarks/flat.py", flat_section),
+    ("Approximate search beside its peers", "vectors", "python benchmarks/vectors.py", rows_section),
+    ("Growth with the number of vectors", "growth", "python benchmarks/vectors.py --growth", rows_section),
+    ("Filtered search", "filtered", "python benchmarks/filtered.py", rows_section),
+    ("Late interaction", "multi_vector", "python benchmarks/multi_vector.py", plain_section),
     ("First and warm search", "search", "python benchmarks/search.py", plain_section),
     ("Durability", "durability", "python benchmarks/durability.py --kills 300 --seed 1000", plain_section),
     ("Evaluation equals the peers'", "eval_equality", "python benchmarks/eval_equality.py", equality_section),
