@@ -13,6 +13,7 @@ from isometry.errors import InputError, UnknownName
 from isometry.indexes.folder import Folder, Writer, write_folder
 from isometry.indexes.rows import DECODED, DType, Floats, Rows, blocks, require_single, unit
 from isometry.indexes.scan import CELLS, ranks, rounding, top
+from isometry.indexes.scan import above as scan_above
 from isometry.protocols import Mask
 from isometry.types import Embeddings, FloatArray, Hits, IntArray, Space, check_vectors
 
@@ -189,7 +190,8 @@ class Exact:
 
         n = len(self) if allowed is None else len(allowed)
         block = min(CELLS // len(q), CELLS if in_place and allowed is None else DECODED // self.space.dim)
-        query, place, best = top(score, n, k, rounding(self.space.dim, reach, q), settle, max(1, block))
+        find = _finder(work, len(self) * self.space.dim)
+        query, place, best = top(score, n, k, rounding(self.space.dim, reach, q), settle, max(1, block), find)
         return query, place if allowed is None else allowed[place], best
 
     def settle(
@@ -265,6 +267,15 @@ class Exact:
     def restore(self, folder: Folder, *, mmap: bool) -> None:
         """Take over the vectors and ids of an opened folder."""
         self._rows.restore(folder, mmap=mmap)
+
+
+def _finder(work: Any, size: int) -> Callable[[Floats, Floats], tuple[IntArray, IntArray]]:
+    """How to find the scores that reach a bar: compiled where the index is large enough to load that for."""
+    if work is not np.float32 or size < COMPILED:
+        return scan_above
+    from isometry.indexes.kernels import above
+
+    return above
 
 
 def _product(codes: NDArray[Any], size: int, right: Floats) -> tuple[Callable[[Any], Floats], bool]:

@@ -54,6 +54,36 @@ def _widen(halves, picked, start, bits, out):  # type: ignore[no-untyped-def]
             out[i, j] *= HALF_BIAS
 
 
+@njit(cache=True, nogil=True)
+def _above(scores, bar, row, column):  # type: ignore[no-untyped-def]
+    found, width = 0, scores.shape[1]
+    for i in range(scores.shape[0]):
+        for start in range(0, width, 64):
+            stop = min(start + 64, width)
+            some = False
+            for j in range(start, stop):
+                some |= scores[i, j] >= bar[j]
+            if some:
+                for j in range(start, stop):
+                    if scores[i, j] >= bar[j]:
+                        if found == len(row):
+                            return -1
+                        row[found], column[found] = i, j
+                        found += 1
+    return found
+
+
+def above(scores: Any, bar: Any) -> tuple[IntArray, IntArray]:
+    """Positions ``(row, column)`` of float32 ``[r, q]`` that reach the bar of their column, in one pass."""
+    room = 1 << 14
+    while True:
+        row, column = np.empty(room, np.int64), np.empty(room, np.int64)
+        found = _above(scores, bar, row, column)
+        if found >= 0:
+            return row[:found], column[:found]
+        room *= 8
+
+
 def dots(codes: Any, rows: slice | IntArray, queries: Any) -> Any:
     """Float32 ``[r, q]`` of rows of float32 or int8 codes ``[n, d]`` with float32 queries ``[q, d]``."""
     picked, start, count = _span(rows)

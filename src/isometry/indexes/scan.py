@@ -49,6 +49,12 @@ def kth_largest_bound(scores: Floats, k: int) -> Floats:
     return np.partition(columns, columns.shape[1] - k, axis=1)[:, columns.shape[1] - k]
 
 
+def above(scores: Floats, bar: Floats) -> tuple[IntArray, IntArray]:
+    """Positions ``(row, column)`` of scores ``[r, q]`` that reach the bar of their column."""
+    row, column = np.divmod(rare(scores >= bar), scores.shape[1])
+    return row, column
+
+
 def ranks(query: IntArray) -> IntArray:
     """Position of each entry within its query, for entries sorted by query."""
     first = np.flatnonzero(np.r_[True, query[1:] != query[:-1]]) if len(query) else np.empty(0, np.int64)
@@ -78,7 +84,13 @@ def _near_top(query: IntArray, row: IntArray, score: Floats, k: int, margin: Flo
 
 
 def top(
-    score: BlockScores, n: int, k: int, margin: NDArray[np.float64], settle: Settle, block: int
+    score: BlockScores,
+    n: int,
+    k: int,
+    margin: NDArray[np.float64],
+    settle: Settle,
+    block: int,
+    find: Callable[[Floats, Floats], tuple[IntArray, IntArray]],
 ) -> tuple[IntArray, IntArray, Floats]:
     """Return the k best rows of each query as (query, row, score), sorted as ``settle`` sorts.
 
@@ -90,6 +102,8 @@ def top(
         How many rows, and how many of them at once.
     margin
         float64 ``[q]``.
+    find
+        Positions ``(row, query)`` of scores that reach a bar; the compiled one where it pays.
     settle
         ``(query, row) -> (query, row, score)``: the k best of each query among these, scored without error.
     """
@@ -102,7 +116,7 @@ def top(
             floor = kth_largest_bound(scores, k)
         # Rounded to the scores' precision and one step down: rounded up, the bar would lose the row that defines it.
         bar = np.nextafter((floor - margin).astype(scores.dtype), scores.dtype.type(-np.inf))
-        new_row, new_query = np.divmod(rare(scores >= bar), scores.shape[1])
+        new_row, new_query = find(scores, bar)
         if not len(new_row):
             continue
         query, row = np.r_[query, new_query], np.r_[row, new_row + rows.start]
