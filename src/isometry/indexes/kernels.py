@@ -54,16 +54,16 @@ def _widen(halves, picked, start, bits, out):  # type: ignore[no-untyped-def]
             out[i, j] *= HALF_BIAS
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, fastmath={"nnan", "nsz", "reassoc"})
 def _above(scores, bar, row, column):  # type: ignore[no-untyped-def]
     found, width = 0, scores.shape[1]
     for i in range(scores.shape[0]):
-        for start in range(0, width, 64):
-            stop = min(start + 64, width)
-            some = False
+        for start in range(0, width, 128):
+            stop = min(start + 128, width)
+            most = scores[i, start] - bar[start]
             for j in range(start, stop):
-                some |= scores[i, j] >= bar[j]
-            if some:
+                most = max(most, scores[i, j] - bar[j])
+            if most >= 0:
                 for j in range(start, stop):
                     if scores[i, j] >= bar[j]:
                         if found == len(row):
