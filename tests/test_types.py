@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isometry.errors import DataFormatError, DimensionMismatch, InputError, SpaceMismatch
-from isometry.types import Document, Embeddings, Hits, Queries, Scores, Space, check_vectors
+from isometry.types import Document, Embeddings, Hits, Queries, Scores, Space, check_reach, check_vectors
 
 SPACE = Space("m", 3, prompts={"query": "q: "}, chain=("whiten",))
 
@@ -130,3 +130,20 @@ def test_a_document_is_embedded_as_title_space_text_stripped():
     assert Document("1", "text").content == "text"
     assert Queries.of({"a": "x"}).ids.tolist() == ["a"]
     assert Queries.of(["x", "y"]).ids.tolist() == ["0", "1"]
+
+
+def test_numbers_whose_products_leave_float32_are_refused():
+    assert check_reach(np.full((4, 4), 5e17, np.float32)).shape == (4, 4)  # length 1e18
+    assert check_reach(np.zeros((0, 4), np.float32)).shape == (0, 4)
+    with pytest.raises(InputError, match=r"queries hold numbers as large as 1e\+18.*scale them down"):
+        check_reach(np.full((1, 4), -1e18, np.float32), "queries")
+    tiny = np.full((2, 4), 1e-20, np.float32)
+    assert check_reach(tiny) is tiny
+    with pytest.raises(InputError, match=r"no number above 1e-20.*scale them up"):
+        check_reach(tiny, least=True)
+
+
+@pytest.mark.parametrize("wrong", [[["a"]], [[1.0], [1.0, 2.0]], [[None, {}]]])
+def test_what_is_no_matrix_of_numbers_is_refused(wrong):
+    with pytest.raises(DimensionMismatch, match="of numbers"):
+        check_vectors(wrong)

@@ -1,10 +1,28 @@
-"""Writing a file whole or not at all."""
+"""Writing a file whole or not at all, into a folder that is there."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 from pathlib import Path
+
+from isometry.errors import InputError
+
+
+def make_folder(path: str | Path) -> Path:
+    """Make a folder unless it is there, and return it.
+
+    Raises
+    ------
+    InputError
+        If it cannot be made, or a file is in its place.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"Cannot make the folder {folder} ({error.strerror}); give another.") from error
+    return folder
 
 
 def write_whole(path: str | Path, content: bytes) -> None:

@@ -284,3 +284,26 @@ def test_json_is_valid_even_where_an_interval_is_not_finite(isometry, tmp_path):
     (tmp_path / "qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\nq\td\t1\n")
     ran = isometry("eval", "--data", tmp_path, "--json")
     json.loads(ran.out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_the_work(isometry, tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    for option in ("--plots", "--save"):
+        refuses(
+            isometry("recipes", "run", "hnsw-recall", option, tmp_path / "taken"), "Cannot make the folder", "taken"
+        )
+
+
+def test_one_note_is_too_little_for_a_recipe(isometry, tmp_path):
+    (tmp_path / "note.md").write_text("# Bees\n\nBees make honey.\n")
+    refuses(isometry("recipes", "run", "muvera", "--data", tmp_path), "at least 2 different texts")
+    refuses(isometry("recipes", "run", "hnsw-recall", "--data", tmp_path), "at least 50 different texts, got 1")
+    refuses(isometry("recipes", "run", "hnsw-recall", "--data", tmp_path), "at least 50 different texts, got 1")
+
+
+def test_negative_seeds(isometry):
+    for command in (("shrink", "papers"), ("inspect", "papers"), ("eval",)):
+        ran = isometry(*command, "--seed", "-1")
+        assert ran.code == 2
+        assert "--seed" in ran.err
+        assert "Traceback" not in ran.err

@@ -107,9 +107,14 @@ def test_bad_options_are_one_sentence(town, tmp_path):
         ("--hops", "1", "--edges", tmp_path / "broken.tsv"): "'heavy'",
         ("--hops", "1", "--edges", tmp_path / "missing.tsv"): "does not exist",
         ("--diverse", "0.5", "--diverse-by", "luck"): "Unknown way to diversify 'luck'",
-        ("--diverse", "2"): "lam must be between",
+        ("--diverse", "2"): "lam (--diverse) must be between",
+        ("--diverse-by", "dpp"): "give --diverse",
     }.items():
         ran = town(*QUERY, *options)
         assert ran.code == 2
         assert message in ran.err
         assert "Traceback" not in ran.err
+
+
+def test_as_many_answers_as_one_likes(town):
+    assert len(town(*QUERY, "-k", str(10**20)).json) == len(town(*QUERY, "-k", "100").json) > 0

@@ -98,3 +98,17 @@ def test_broken_files(make, x, tmp_path):
     path.write_bytes(path.read_bytes()[:-7])
     with pytest.raises(CorruptStore, match="broken"):
         Code.load(path)
+
+
+def test_products_that_leave_float32_are_refused(make, x):
+    code = make().fit(x)
+    codes = code.transform(x[:3])
+    for attempt in (
+        lambda: make().fit(x * 1e20),
+        lambda: code.transform(x * 1e20),
+        lambda: code.score(x * 1e20, codes),
+    ):
+        with pytest.raises(InputError, match="scale them down"):
+            attempt()
+    with pytest.raises(InputError, match="scale them up"):
+        make().fit(x * 1e-30)

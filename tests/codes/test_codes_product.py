@@ -97,6 +97,9 @@ def test_bad_parameters(x):
             ProductCode(**wrong)
     with pytest.raises(InputError, match="at least one byte"):
         ProductCode(1, bits=4)
+    for parts in (0, -2, 2.0):
+        with pytest.raises(InputError, match="parts must be a whole number"):
+            ProductCode(parts)
     with pytest.raises(InputError, match="cut into 5 equal parts"):
         ProductCode(5).fit(x)
     with pytest.raises(InputError, match="256 centroids need"):

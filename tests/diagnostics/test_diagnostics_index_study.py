@@ -12,7 +12,7 @@ from isometry.diagnostics.index_study import (
     recall_per_query,
 )
 from isometry.diagnostics.subspace import subspace_cloud
-from isometry.errors import UnknownName
+from isometry.errors import EmptyInput, UnknownName
 
 CLOUD = subspace_cloud(440, 24, 24, seed=0)
 Q, X = CLOUD[:40], CLOUD[40:]
@@ -56,3 +56,8 @@ def test_the_grid_is_complete_and_seeds_are_averaged():
 def test_unknown_backend():
     with pytest.raises(UnknownName, match="HNSW backend"):
         index_study(X, Q, backends=("tree",))
+
+
+def test_fewer_vectors_than_answers():
+    with pytest.raises(EmptyInput, match="recall@10 needs at least 10 vectors, got 5"):
+        index_study(X[:5], Q)

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from isometry.codes import RotatedCode
 from isometry.errors import InputError
-from isometry.indexes import CodeGraph, CodeScan, Exact, check_recall, code_graph
+from isometry.indexes import IVF, Coded, CodeGraph, CodeScan, Exact, check_recall, code_graph
 from isometry.types import Embeddings, Space, id_array
 
 
@@ -144,3 +145,29 @@ def test_bad_settings():
     for wrong in ((3, 5), (4, 0)):
         with pytest.raises(InputError, match="oversample"):
             CodeScan(space, oversample=wrong)
+    with pytest.raises(InputError, match="oversample"):
+        CodeScan(space, oversample=4)
+
+
+@pytest.mark.parametrize("similarity", ["dot", "euclidean"])
+@pytest.mark.parametrize("make", [CodeScan, IVF, lambda space: Coded(space, RotatedCode(8).fit(np.eye(16)))])
+def test_overflow_is_refused_and_leaves_the_index_as_it_was(make, similarity):
+    space = Space("s", 16, similarity=similarity)
+    index, held = make(space), emb(30, space)
+    index.add(held)
+    huge = Embeddings(held.vectors * 1e20, held.ids, space)
+    for attempt in (lambda: index.add(huge), lambda: index.search(huge, 3)):
+        with pytest.raises(InputError, match="scale them down"):
+            attempt()
+    assert index.search(held, 1).ids.tolist() == held.ids.tolist()
+    with pytest.raises(InputError, match="scale them up"):
+        CodeScan(space).add(Embeddings(held.vectors * 1e-30, held.ids, space))
+
+
+@pytest.mark.parametrize("cls", [CodeScan, CodeGraph, IVF])
+@pytest.mark.parametrize("scale", [1e30, 1e-30])
+def test_directions_have_no_length(cls, scale):
+    space = Space("s", 16, normalized=False)
+    held, index = emb(30, space), cls(space)
+    index.add(Embeddings(held.vectors * scale, held.ids, space))
+    assert index.search(held, 1).ids.tolist() == held.ids.tolist()

@@ -103,3 +103,5 @@ def test_edges():
         maxsim_scores(queries, Embeddings(np.eye(24), id_array(map(str, range(24))), queries.space))
     with pytest.raises(SpaceMismatch):
         maxsim_scores(queries, ragged([4], dim=5))
+    with pytest.raises(InputError, match=r"documents hold numbers as large as .*scale them down"):
+        maxsim_scores(queries, ragged([2], scale=1e20))

@@ -281,6 +281,8 @@ def test_bad_input():
         fde.transform(Embeddings(np.eye(12), id_array(map(str, range(12))), documents.space))
     with pytest.raises(SpaceMismatch):
         fde.transform(ragged([2], dim=8))
+    with pytest.raises(InputError, match="tokens hold numbers as large as"):
+        fde.transform(dataclasses.replace(documents, vectors=documents.vectors * 1e20))
     with pytest.raises(InputError, match="need"):
         fde.use(documents.space, Draws(np.zeros((1, 12, 2), np.float32), np.zeros((1, 2), np.float32)))
     with pytest.warns(DataWarning, match="Token norms vary"):
@@ -292,6 +294,7 @@ def test_bad_input():
     [
         ({"repetitions": 0}, "repetitions=0"),
         ({"k_sim": 31}, "k_sim=31"),
+        ({"repetitions": 1.5}, "whole numbers repetitions"),
         ({"d_proj": 0}, "d_proj"),
         ({"d_final": 1.5}, "d_final"),
         ({"projection": "sparse"}, "'sparse'"),

@@ -39,7 +39,7 @@ def evaluate(
     engine: EngineOption = None,
     pooling: PoolingOption = None,
     root: DataRootOption = None,
-    seed: Annotated[int, typer.Option(help="Seed of the pseudo-queries.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the pseudo-queries.")] = 0,
     json_: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:

@@ -23,7 +23,7 @@ def inspect(
     collection: CollectionOption = None,
     html: Annotated[Path | None, typer.Option(help="Also write a report with plots, one file.")] = None,
     sample: Annotated[int, typer.Option(help="Look at no more than this many vectors.")] = 5000,
-    seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the sample.")] = 0,
     check_recall: Annotated[bool, typer.Option(help="Build a small HNSW graph and measure its recall.")] = False,
     limit: Annotated[bool, typer.Option(help="Ask whether vectors this wide can rank the judged queries.")] = False,
     judgments: Annotated[Path | None, typer.Option(help="BEIR folder with judgments, for --limit.")] = None,

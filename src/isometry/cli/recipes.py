@@ -107,6 +107,7 @@ def run(
     Example: isometry recipes run hnsw-recall --preset laptop
     """
     from isometry.errors import EmptyInput, InputError
+    from isometry.files import make_folder
     from isometry.lab import runner
     from isometry.lab.plots import write_plots
     from isometry.workbench.places import cache_folder
@@ -115,6 +116,9 @@ def run(
         raise InputError(f"--seeds must be at least 1, got {seeds}.")
     if data is not None and not data.exists():
         raise EmptyInput(f"{data} does not exist; give a file or folder of data.")
+    for folder in (save, plots):
+        if folder is not None:
+            make_folder(folder)  # before the work, not after it
     with remarks(), progress_bar(quiet=quiet) as progress:
         lab = runner.lab_for(
             slug, preset, seeds=seeds, user_data=data, data_root=data_root(root), model=model, progress=progress,

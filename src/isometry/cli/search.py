@@ -11,6 +11,7 @@ import typer
 
 from isometry.cli.console import emit, out, progress_bar, remarks, say
 from isometry.cli.options import CollectionOption, FusionOption, JsonFlag, collection_name
+from isometry.errors import InputError
 
 if TYPE_CHECKING:
     from isometry.ranking import Provenance
@@ -31,7 +32,9 @@ def search(
     diverse: Annotated[
         float | None, typer.Option(help="Spread the answers: 1 relevance only ... 0 diversity only.")
     ] = None,
-    diverse_by: Annotated[str, typer.Option("--diverse-by", help="How: mmr, coverage or dpp.")] = "mmr",
+    diverse_by: Annotated[
+        str | None, typer.Option("--diverse-by", help="How to spread them: mmr (the default), coverage or dpp.")
+    ] = None,
     hops: Annotated[int | None, typer.Option(help="Follow links between documents from the first answers.")] = None,
     edges: Annotated[
         Path | None, typer.Option(help="Links: source<TAB>target[<TAB>type[<TAB>weight]] or JSON Lines.")
@@ -48,6 +51,8 @@ def search(
     from isometry.workbench.places import Settings, settings
     from isometry.workbench.searching import check_query
 
+    if diverse_by is not None and diverse is None:
+        raise InputError("Answers are only spread if you say how much: give --diverse, such as --diverse 0.5.")
     text = check_query(sys.stdin.read() if query == "-" else query)
     chosen = settings()
     with remarks(), open_collection(collection_name(collection)) as opened, progress_bar() as progress:
@@ -55,7 +60,7 @@ def search(
         usual = None if chosen.mode == Settings.mode else chosen.mode  # what is not set is the collection's to say
         answers = Searcher(opened, progress=progress).search(
             text, k=count, mode=mode or usual, where=where, fusion=fusion, diverse=diverse,
-            diverse_by=diverse_by, hops=hops, edges=edges, rerank=rerank,
+            diverse_by=diverse_by or "mmr", hops=hops, edges=edges, rerank=rerank,
         )  # fmt: skip
         if not explain:
             answers = [replace(answer, explanation=()) for answer in answers]

@@ -22,7 +22,7 @@ def shrink(
     apply: Annotated[bool, typer.Option("--apply", help="Search by the recommended code from now on.")] = False,
     off: Annotated[bool, typer.Option("--off", help="Search by the full vectors again.")] = False,
     sample: Annotated[int, typer.Option(help="Documents to try the codes on.")] = 20_000,
-    seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the sample.")] = 0,
     json_: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:

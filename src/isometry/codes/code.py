@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from isometry.errors import CorruptStore, DimensionMismatch, EmptyInput, InputError, NotFitted
 from isometry.files import write_whole
-from isometry.types import FloatArray, check_vectors
+from isometry.types import FloatArray, check_reach, check_vectors
 
 Bytes = NDArray[np.uint8]
 BLOCK = 4096  # rows decoded at once: a few megabytes
@@ -60,9 +60,9 @@ class Code(ABC):
         DimensionMismatch
             If X is no finite matrix.
         InputError
-            If X has no row, or the code's parameters do not fit its shape.
+            If X has no row, its products leave float32, or the code's parameters do not fit its shape.
         """
-        x = check_vectors(X, what="training vectors")
+        x = check_reach(check_vectors(X, what="training vectors"), "training vectors", least=True)
         if not x.size:
             raise EmptyInput(f"{type(self).__name__} needs training vectors, got an array of shape {x.shape}.")
         self.dim_ = x.shape[1]
@@ -75,7 +75,7 @@ class Code(ABC):
 
     def transform(self, X: Any) -> Bytes:
         """Return the packed codes of ``[n, d]``: uint8 ``[n, code_bytes]``."""
-        return self._encode(check_vectors(X, dim=self.dim))
+        return self._encode(check_reach(check_vectors(X, dim=self.dim)))
 
     def fit_transform(self, X: Any, y: Any = None) -> Bytes:
         """Fit, then return the codes of the training vectors."""
@@ -87,7 +87,7 @@ class Code(ABC):
 
     def score(self, queries: Any, codes: Any) -> FloatArray:
         """Estimate dot products of float queries ``[q, d]`` with coded vectors (asymmetric): float32 ``[q, n]``."""
-        queries, codes = check_vectors(queries, dim=self.dim, what="queries"), self._checked(codes)
+        queries, codes = self._asked(queries), self._checked(codes)
         return self._by_block(codes, lambda block: queries @ self._decode(block).T, len(queries))
 
     def score_codes(self, a: Any, b: Any) -> FloatArray:
@@ -170,6 +170,9 @@ class Code(ABC):
 
     def _restored(self, header: dict[str, Any]) -> None:  # noqa: B027 (most codes have nothing to rebuild)
         """Rebuild from header and arrays whatever else `fit` leaves."""
+
+    def _asked(self, queries: Any) -> FloatArray:
+        return check_reach(check_vectors(queries, dim=self.dim, what="queries"), "queries")
 
     def _checked(self, codes: Any) -> Bytes:
         codes, dim = np.asarray(codes), self.dim

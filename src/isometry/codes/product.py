@@ -14,7 +14,7 @@ from isometry.codes.code import Bytes, Code, check_code_size
 from isometry.codes.distances import table_sums
 from isometry.codes.packing import pack, unpack
 from isometry.errors import DimensionMismatch, InputError
-from isometry.types import FloatArray, check_vectors
+from isometry.types import FloatArray
 
 _PER_CENTROID = 128  # training rows used for one centroid: more do not move it
 _QUERIES = 64  # queries whose tables are held at once
@@ -58,6 +58,8 @@ class ProductCode(Code):
             raise InputError(f"A product code has 4 or 8 bits per part, got {bits}.")
         if rotation not in ("none", "random", "opq"):
             raise InputError(f"rotation must be 'none', 'random' or 'opq', got {rotation!r}.")
+        if not isinstance(parts, int) or parts < 1:
+            raise InputError(f"parts must be a whole number of at least 1, got {parts!r}.")
         if iterations < 1:
             raise InputError(f"iterations must be at least 1, got {iterations}.")
         check_code_size(parts * bits, "a product code")
@@ -115,7 +117,7 @@ class ProductCode(Code):
 
     def score(self, queries: Any, codes: Any) -> FloatArray:
         """Dot products of float queries with reconstructions by ADC tables, float32 ``[q, n]``."""
-        parts = self._stretches(self._rotated(check_vectors(queries, dim=self.dim, what="queries")))
+        parts = self._stretches(self._rotated(self._asked(queries)))
         return self._sums(parts.shape[1], lambda rows: parts[:, rows] @ self.centroids_.transpose(0, 2, 1), codes)
 
     def score_codes(self, a: Any, b: Any) -> FloatArray:

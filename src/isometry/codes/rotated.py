@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from isometry.codes.code import Bytes, Code
 from isometry.codes.rotation import Rotation
 from isometry.errors import InputError
-from isometry.types import FloatArray, check_vectors
+from isometry.types import FloatArray
 
 Bits = Literal[1, 4, 8]
 LEVELS = {4: 7.5, 8: 127.5}  # middle of the levels 0..15 and 0..255
@@ -131,7 +131,7 @@ class RotatedCode(Code):
         """
         from isometry.codes.rotated_kernels import score_bytes, score_nibbles
 
-        queries, codes = check_vectors(queries, dim=self.dim, what="queries"), self._checked(codes)
+        queries, codes = self._asked(queries), self._checked(codes)
         asked, offset = self.rotation.apply(queries), queries @ self.mean_
         factor = _numbers(codes)[0].copy()
         if self.bits == 1:

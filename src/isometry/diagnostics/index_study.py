@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isometry.diagnostics.insertion_order import OrderName, insertion_order
-from isometry.errors import MissingExtra, UnknownName
+from isometry.errors import EmptyInput, MissingExtra, UnknownName
 from isometry.types import FloatArray, Scores
 
 TIE = 1e-6  # a found neighbour counts if it is as near as the k-th exact one up to this: real sets hold duplicates
@@ -171,7 +171,11 @@ def index_study(
     ------
     UnknownName, MissingExtra
         If a backend does not exist, or is not installed.
+    EmptyInput
+        If there are not k vectors to find.
     """
+    if len(vectors) < k:
+        raise EmptyInput(f"Measuring recall@{k} needs at least {k} vectors, got {len(vectors)}.")
     for name in backends:
         if name not in BACKENDS:
             raise UnknownName("HNSW backend", name, BACKENDS)

@@ -13,9 +13,9 @@ from isometry.codes.rotated import Planes, RotatedCode, unpack_nibbles
 from isometry.errors import InputError
 from isometry.indexes.code_kernels import Asked, Coded, quantise_queries, rerank
 from isometry.indexes.folder import Folder, Writer, array, text
-from isometry.indexes.rows import blocks, require_single, unit
+from isometry.indexes.rows import blocks, check_search, require_comparable, require_single, unit
 from isometry.protocols import Mask
-from isometry.types import Embeddings, FloatArray, Hits, IntArray, Space, id_array
+from isometry.types import Embeddings, FloatArray, Hits, IntArray, Space, check_reach, id_array
 
 CENTRE_FROM: Final = 256  # rows in a first `add` from which their mean is worth subtracting
 ENCODED: Final = 1 << 15  # rows encoded at once
@@ -30,11 +30,7 @@ class CodeRows:
     """
 
     def __init__(self, space: Space, *, seed: int, signs: bool) -> None:
-        if space.similarity not in ("cosine", "dot", "euclidean"):
-            raise InputError(
-                f"This index compares by cosine, dot or euclidean, not by {space.similarity}; "
-                "use one made for that kind of vectors."
-            )
+        require_comparable(space)
         self.space, self.seed, self.signs = space, seed, signs
         self.directions = space.similarity == "cosine" and not space.normalized
         self.code: RotatedCode | None = None
@@ -56,10 +52,10 @@ class CodeRows:
         last = {identity: i for i, identity in enumerate(emb.ids.tolist())}
         if not last:
             return np.empty(0, np.int64)
-        vectors = emb.vectors[np.fromiter(last.values(), np.int64, len(last))]
+        vectors = check_reach(self.shaped(emb.vectors[np.fromiter(last.values(), np.int64, len(last))]))
         if self.code is None:
-            self.code = RotatedCode(8, seed=self.seed, centre=len(last) >= CENTRE_FROM).fit(self.shaped(vectors))
-        parts = [self.code.planes(self.shaped(vectors[part])) for part in blocks(len(last), ENCODED)]
+            self.code = RotatedCode(8, seed=self.seed, centre=len(last) >= CENTRE_FROM).fit(vectors)
+        parts = [self.code.planes(vectors[part]) for part in blocks(len(last), ENCODED)]
         planes: list[NDArray[Any]] = [np.concatenate(plane) for plane in zip(*parts, strict=True)]
         new = np.asarray([identity not in self.position for identity in last])
         ids = id_array(last)
@@ -125,24 +121,12 @@ class CodeRows:
 
     def check_search(self, queries: Embeddings, k: int, where: Mask | None) -> NDArray[np.bool_] | None:
         """Check the arguments of a search and return the mask, None for all rows."""
-        self.space.check(queries.space)
-        require_single(queries)
-        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
-            raise InputError(f"k must be a whole number of at least 1 (how many neighbours to return), got {k!r}.")
-        if where is None:
-            return None
-        mask = np.asarray(where)
-        if mask.dtype != bool or mask.shape != (len(self),):
-            raise InputError(
-                f"where must be a boolean mask of shape ({len(self)},), one entry per row of the index, "
-                f"got {mask.dtype} of shape {mask.shape}."
-            )
-        return None if mask.all() else mask
+        return check_search(self.space, len(self), queries, k, where)
 
     def ask(self, vectors: FloatArray) -> tuple[Asked, FloatArray]:
         """Queries as kernels take them, and what to add to their scores, float32 ``[q]``."""
         assert self.code is not None
-        x = self.shaped(vectors)
+        x = check_reach(self.shaped(vectors), "queries")
         euclidean = self.space.similarity == "euclidean"
         if euclidean:
             x = x - self.code.mean_

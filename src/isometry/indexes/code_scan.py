@@ -48,8 +48,8 @@ class CodeScan(Approximate):
     exact: ClassVar[bool] = False
 
     def __init__(self, space: Space, *, oversample: tuple[int, int] = (32, 3), seed: int = 0) -> None:
-        if not oversample[0] >= oversample[1] >= 1:
-            raise InputError(f"oversample must be two falling numbers of at least 1, got {oversample}.")
+        if not isinstance(oversample, Sequence) or len(oversample) != 2 or not oversample[0] >= oversample[1] >= 1:
+            raise InputError(f"oversample must be two falling numbers of at least 1, got {oversample!r}.")
         self.space, self.oversample, self.seed = space, tuple(oversample), seed
         self._rows = CodeRows(space, seed=seed, signs=True)
         self._blocks: NDArray[np.uint64] | None = None

@@ -16,7 +16,7 @@ from isometry.errors import InputError, NotFitted
 from isometry.indexes.exact import Lookup
 from isometry.indexes.folder import Folder, array, text, write_folder
 from isometry.indexes.recall import Approximate
-from isometry.indexes.rows import blocks, require_single, unit
+from isometry.indexes.rows import blocks, check_search, require_comparable, require_single, unit
 from isometry.protocols import Mask
 from isometry.types import Embeddings, FloatArray, Hits, IntArray, Space, check_vectors, id_array
 
@@ -49,11 +49,7 @@ class Coded(Approximate):
     exact: ClassVar[bool] = False
 
     def __init__(self, space: Space, code: Code, *, source: Lookup | None = None, oversample: int = 4) -> None:
-        if space.similarity not in ("cosine", "dot", "euclidean"):
-            raise InputError(
-                f"This index compares by cosine, dot or euclidean, not by {space.similarity}; "
-                "use one made for that kind of vectors."
-            )
+        require_comparable(space)
         if code.dim_ is None:
             raise NotFitted(f"The {type(code).__name__} of this index is not fitted; fit it with training vectors.")
         if code.dim != space.dim or oversample < 1:
@@ -132,16 +128,7 @@ class Coded(Approximate):
         SpaceMismatch
             If the queries are of another space.
         """
-        self.space.check(queries.space)
-        require_single(queries)
-        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
-            raise InputError(f"k must be a whole number of at least 1 (how many neighbours to return), got {k!r}.")
-        mask = None if where is None else np.asarray(where)
-        if mask is not None and (mask.dtype != bool or mask.shape != (len(self),)):
-            raise InputError(
-                f"where must be a boolean mask of shape ({len(self)},), one entry per row of the index, "
-                f"got {mask.dtype} of shape {mask.shape}."
-            )
+        mask = check_search(self.space, len(self), queries, k, where)
         allowed = None if mask is None else np.flatnonzero(mask)
         q, n = self._shaped(queries.vectors), len(self) if allowed is None else len(allowed)
         depth = min(n, k if self.source is None else k * self.oversample)

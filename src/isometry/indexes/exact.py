@@ -11,7 +11,17 @@ from numpy.typing import NDArray
 
 from isometry.errors import InputError, UnknownName
 from isometry.indexes.folder import Folder, Writer, write_folder
-from isometry.indexes.rows import DECODED, DType, Floats, Rows, blocks, require_single, unit
+from isometry.indexes.rows import (
+    DECODED,
+    DType,
+    Floats,
+    Rows,
+    blocks,
+    check_search,
+    require_comparable,
+    require_single,
+    unit,
+)
 from isometry.indexes.scan import CELLS, ranks, rounding, top
 from isometry.indexes.scan import above as scan_above
 from isometry.protocols import Mask
@@ -53,11 +63,7 @@ class Exact:
     def __init__(
         self, space: Space, *, dtype: DType = "float32", source: Lookup | None = None, oversample: int = 4
     ) -> None:
-        if space.similarity not in ("cosine", "dot", "euclidean"):
-            raise InputError(
-                f"This index compares by cosine, dot or euclidean, not by {space.similarity}; "
-                "use one made for that kind of vectors."
-            )
+        require_comparable(space)
         if oversample < 1:
             raise InputError(f"oversample must be at least 1, got {oversample}.")
         self.space, self.dtype, self.source, self.oversample = space, dtype, source, oversample
@@ -145,19 +151,8 @@ class Exact:
 
     def check_search(self, queries: Embeddings, k: int, where: Mask | None) -> IntArray | None:
         """Check the arguments of a search and return the rows allowed, None for all."""
-        self.space.check(queries.space)
-        require_single(queries)
-        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
-            raise InputError(f"k must be a whole number of at least 1 (how many neighbours to return), got {k!r}.")
-        if where is None:
-            return None
-        mask = np.asarray(where)
-        if mask.dtype != bool or mask.shape != (len(self),):
-            raise InputError(
-                f"where must be a boolean mask of shape ({len(self)},), one entry per row of the index, "
-                f"got {mask.dtype} of shape {mask.shape}."
-            )
-        return None if mask.all() else np.flatnonzero(mask)
+        mask = check_search(self.space, len(self), queries, k, where)
+        return None if mask is None else np.flatnonzero(mask)
 
     def prepare(self, queries: Embeddings) -> NDArray[np.float64]:
         """Query vectors in double precision, as directions where the space compares those."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from isometry.errors import InputError
 from isometry.indexes.maxsim_tile import COLUMNS, TOKENS, pointer, tile
-from isometry.types import Embeddings, FloatArray, IntArray
+from isometry.types import Embeddings, FloatArray, IntArray, check_reach
 
 HALF_BIAS: Final = np.float32(2.0**112)  # float16 bits moved into a float32 are this much too small
 PADDED: Final = 1 << 22  # token-by-token scores held at once by the padded way
@@ -129,12 +129,13 @@ def scan(
 
 
 def ragged(emb: Embeddings, what: str) -> IntArray:
-    """Offsets of multi-vector embeddings; raises `InputError` if they are none, or an item has no token."""
+    """Offsets of multi-vector embeddings; `InputError` if they are none, an item has no token, or products overflow."""
     if emb.offsets is None:
         raise InputError(f"{what} must be multi-vector embeddings (with offsets); these hold one vector per id.")
     if len(empty := np.flatnonzero(np.diff(emb.offsets) == 0)):
         raise InputError(f"{what} hold {len(empty)} items without a token vector, first {emb.ids[empty[0]]!r}; "
                          "leave them out.")  # fmt: skip
+    check_reach(emb.vectors, what)
     return emb.offsets
 
 

@@ -37,6 +37,40 @@ def require_single(emb: Embeddings) -> None:
         raise InputError("This index holds one vector per id; pool multi-vector embeddings first.")
 
 
+def require_comparable(space: Space) -> None:
+    """Raise `InputError` if a space compares by anything but cosine, dot product or distance."""
+    if space.similarity not in ("cosine", "dot", "euclidean"):
+        raise InputError(
+            f"This index compares by cosine, dot or euclidean, not by {space.similarity}; "
+            "use one made for that kind of vectors."
+        )
+
+
+def check_search(space: Space, n: int, queries: Embeddings, k: Any, where: Any) -> NDArray[np.bool_] | None:
+    """Check the arguments of a search among n rows and return the mask, None where all rows pass.
+
+    Raises
+    ------
+    InputError
+        If ``k`` is smaller than 1, ``where`` does not fit or a query has several vectors.
+    SpaceMismatch
+        If the queries are of another space.
+    """
+    space.check(queries.space)
+    require_single(queries)
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+        raise InputError(f"k must be a whole number of at least 1 (how many neighbours to return), got {k!r}.")
+    if where is None:
+        return None
+    mask = np.asarray(where)
+    if mask.dtype != bool or mask.shape != (n,):
+        raise InputError(
+            f"where must be a boolean mask of shape ({n},), one entry per row of the index, "
+            f"got {mask.dtype} of shape {mask.shape}."
+        )
+    return None if mask.all() else mask
+
+
 def in_turn(emb: Embeddings, order: Any) -> IntArray:
     """Rows of ``emb`` in the order given, int64; of several with one id only the last of ``emb``, whose vector counts.
 

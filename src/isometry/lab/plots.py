@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from isometry.errors import InputError, MissingExtra
+from isometry.files import make_folder
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C564B", "#555555", "#F0E442")
 MARKERS = "os^Dv<>Ph*"
@@ -50,6 +51,8 @@ def write_plots(plots: Mapping[str, Plot], folder: Path, *, suffix: str = "svg")
     ------
     MissingExtra
         If matplotlib is not installed.
+    InputError
+        If the folder cannot be made.
     """
     try:
         import matplotlib
@@ -57,7 +60,7 @@ def write_plots(plots: Mapping[str, Plot], folder: Path, *, suffix: str = "svg")
         raise MissingExtra("matplotlib", "explore") from error
     from matplotlib.figure import Figure
 
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     files = []
     with matplotlib.rc_context({"svg.hashsalt": "isometry", "font.size": 10, "axes.grid": True, "grid.alpha": 0.3}):
         for name, plot in plots.items():

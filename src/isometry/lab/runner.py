@@ -13,7 +13,7 @@ from typing import Any
 
 from isometry import __version__, registry
 from isometry.errors import IsometryError, RecipeError
-from isometry.files import write_whole
+from isometry.files import make_folder, write_whole
 from isometry.lab.bench import Lab
 from isometry.lab.card import Card
 from isometry.lab.outcome import Finding, Outcome, status_of
@@ -122,8 +122,7 @@ def results_folder() -> Path:
 
 def write(result: RunResult, folder: Path | None = None) -> Path:
     """Write a result to ``<folder>/<slug>.json``, whole or not at all."""
-    folder = results_folder() if folder is None else folder
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(results_folder() if folder is None else folder)
     target = folder / f"{result.slug}.json"
     text = json.dumps(finite(result.to_dict()), indent=1, ensure_ascii=False, allow_nan=False)
     write_whole(target, f"{text}\n".encode())

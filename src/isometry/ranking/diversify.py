@@ -58,7 +58,7 @@ class Diversify(Stage):
         self, *, lam: float = 0.5, k: int = 10, vectors: Lookup, method: str = "mmr", pool: int = POOL
     ) -> None:
         if not 0 <= lam <= 1:
-            raise InputError(f"lam must be between 0 (diversity) and 1 (relevance), got {lam!r}.")
+            raise InputError(f"lam (--diverse) must be between 0 (diversity) and 1 (relevance), got {lam!r}.")
         if method not in METHODS:
             raise UnknownName("way to diversify", str(method), METHODS)
         self.lam, self.k, self.vectors = float(lam), check_count(k, "k"), vectors

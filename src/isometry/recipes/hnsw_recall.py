@@ -129,6 +129,7 @@ CARD = Card(
     },
 )  # fmt: skip
 
+FEWEST = 50  # texts of a user: ten held out, forty to insert
 BACKENDS = ("graph", "usearch")  # the others are peers, which fewer seeds confirm
 CLAIMED = ("random", "lid_descending", "lid_ascending", "clusters")
 OTHERS = ("centre_out", "edge_in", "time", "curve")  # texts were drawn at random: "time" is one more random order
@@ -159,6 +160,8 @@ def _vectors(lab: Lab) -> tuple[FloatArray, FloatArray]:
     else:
         texts = [document.content for document in lab.documents("")]
     texts = sorted(set(texts))
+    if len(texts) < FEWEST:
+        raise RecipeError(f"Recall of graphs needs at least {FEWEST} different texts, got {len(texts)}.")
     chosen = np.random.default_rng(0).permutation(len(texts))[:count]
     x = lab.embed([texts[i] for i in chosen])
     held_out = min(lab.config["queries"], max(1, len(x) // 5))

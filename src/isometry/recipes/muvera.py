@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from isometry.encoders.late_interaction import LateInteraction
+from isometry.errors import RecipeError
 from isometry.indexes import (
     MultiVectorIndex,
     candidate_recall,
@@ -172,6 +173,8 @@ def _texts(lab: Lab) -> tuple[list[str], list[str], list[tuple[str, str]]]:
     if lab.user_data is not None:
         examples: dict[str, tuple[str, str]] = {}
         texts = sorted({document.content for document in lab.documents("")})
+        if len(texts) < 2:
+            raise RecipeError("Late-interaction search needs at least 2 different texts: one is held out as a query.")
     else:
         with gzip.open(lab.path("wordnet") / "synsets.tsv.gz", "rt", encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))

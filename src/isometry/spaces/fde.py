@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isometry.errors import DataWarning, InputError, NotFitted
-from isometry.types import Embeddings, FloatArray, IntArray, Role, Space
+from isometry.types import Embeddings, FloatArray, IntArray, Role, Space, check_reach
 
 Progress = Callable[[int, int | None], None]
 
@@ -111,9 +111,10 @@ class FDE:
     max_bytes: int = 4 << 30
 
     def __post_init__(self) -> None:
-        if self.repetitions < 1 or not 0 <= self.k_sim <= 30:
+        whole = isinstance(self.repetitions, int) and isinstance(self.k_sim, int)
+        if not whole or self.repetitions < 1 or not 0 <= self.k_sim <= 30:
             raise InputError(
-                "An encoding needs repetitions >= 1 and 0 <= k_sim <= 30, "
+                "An encoding needs whole numbers repetitions >= 1 and 0 <= k_sim <= 30, "
                 f"got repetitions={self.repetitions} and k_sim={self.k_sim}."
             )
         for name in ("d_proj", "d_final"):
@@ -345,6 +346,7 @@ class FDE:
                 "for its all-zero encoding would rank above negative scores."
             )
         self._check_memory(len(emb), emb.space.dim, f"{len(emb):,} items")
+        check_reach(emb.vectors, "tokens")
         norms = np.sqrt(np.einsum("td,td->t", emb.vectors, emb.vectors))
         if len(norms) and norms.max() > SPREAD * norms.min():
             warnings.warn(

@@ -8,7 +8,7 @@ Hits        ranked answers, columnar, one run of rows per query
 Scores      one measured value per unit (query, pair, triple ...): never only a mean
 """
 
-from isometry.types.arrays import FloatArray, IntArray, Json, check_vectors, finite, id_array
+from isometry.types.arrays import FloatArray, IntArray, Json, check_reach, check_vectors, finite, id_array
 from isometry.types.documents import Document, Queries
 from isometry.types.embeddings import Embeddings, Role
 from isometry.types.hits import Hits
@@ -27,6 +27,7 @@ __all__ = [
     "Scores",
     "Similarity",
     "Space",
+    "check_reach",
     "check_vectors",
     "finite",
     "id_array",

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from isometry.errors import DimensionMismatch
+from isometry.errors import DimensionMismatch, InputError
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
 Json = Any
+
+REACH: Final = 1e18  # lengths whose squares float32 still holds; below the inverse, squares vanish
 
 
 def check_vectors(vectors: Any, *, dim: int | None = None, what: str = "vectors") -> FloatArray:
@@ -21,9 +23,12 @@ def check_vectors(vectors: Any, *, dim: int | None = None, what: str = "vectors"
     Raises
     ------
     DimensionMismatch
-        If the array is not two-dimensional, is not ``dim`` wide, or holds NaN or infinity.
+        If the array is not of numbers, not two-dimensional, not ``dim`` wide, or holds NaN or infinity.
     """
-    array = np.ascontiguousarray(vectors, dtype=np.float32)
+    try:
+        array = np.ascontiguousarray(vectors, dtype=np.float32)
+    except (ValueError, TypeError) as error:
+        raise DimensionMismatch(f"{what} must be a matrix [n, d] of numbers ({error}).") from error
     if array.ndim != 2:
         raise DimensionMismatch(f"{what} must be a matrix [n, d], got an array of shape {array.shape}.")
     if dim is not None and array.shape[1] != dim:
@@ -34,6 +39,23 @@ def check_vectors(vectors: Any, *, dim: int | None = None, what: str = "vectors"
         row = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
         raise DimensionMismatch(f"{what} hold NaN or infinity (first in row {row}); remove or repair these rows.")
     return array
+
+
+def check_reach(vectors: FloatArray, what: str = "vectors", *, least: bool = False) -> FloatArray:
+    """Return ``vectors`` ``[n, d]`` whose products and squared distances float32 holds.
+
+    Raises
+    ------
+    InputError
+        If a row may be longer than 1e18, or with ``least`` all that are not zero are shorter than 1e-18.
+    """
+    largest = max(float(vectors.max(initial=0)), -float(vectors.min(initial=0)))
+    length = largest * vectors.shape[-1] ** 0.5
+    if length > REACH:
+        raise InputError(f"{what} hold numbers as large as {largest:.1g}, whose products overflow; scale them down.")
+    if least and 0 < length < 1 / REACH:
+        raise InputError(f"{what} hold no number above {largest:.1g}, and such products vanish; scale them up.")
+    return vectors
 
 
 def finite(value: Json) -> Json:

@@ -293,6 +293,7 @@ def first(hits: Hits, k: int) -> Hits:
 
     counts = np.diff(hits.offsets)
     place = np.arange(len(hits.ids)) - np.repeat(hits.offsets[:-1], counts)
+    k = min(k, len(place))  # whatever was asked for: numpy's whole numbers end somewhere
     keep = place < k
     offsets = np.concatenate([[0], np.cumsum(np.minimum(counts, k))]).astype(np.int64)
     contributions = {name: values[keep] for name, values in hits.contributions.items()}

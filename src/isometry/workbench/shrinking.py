@@ -151,8 +151,7 @@ def try_codes(
         fitted[name] = code.fit(base.vectors)
     fits = {m: c for m, c in fitted.items() if budget is None or c.code_bytes * n + c.overhead_bytes <= budget}
     if not fits:
-        name, least = min(fitted.items(), key=lambda item: item[1].code_bytes)
-        needed = least.code_bytes * n + least.overhead_bytes
+        needed, name = min((code.code_bytes * n + code.overhead_bytes, name) for name, code in fitted.items())
         raise InputError(
             f"{n:,} vectors do not fit {budget:,} bytes: the smallest of these codes ({name}) takes {needed:,}; "
             "raise --budget or ask for a smaller code."
