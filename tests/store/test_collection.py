@@ -477,3 +477,18 @@ def test_filter_objects_and_text_select_alike(filled):
     assert filled.ids(Filter.parse("year > 2003")) == filled.ids("year > 2003")
     with pytest.raises(InputError):
         filled.ids({"year": 3})
+
+
+def test_a_filter_of_another_kind_is_named(filled):
+    filled.check_where(None)
+    filled.check_where("year > 2001 and tags = 'a' and title = 'x' and not id = 'd1'")
+    wrong = {
+        "year = 'old'": "holds numbers, the filter compares it with text",
+        "title > 5": "'title' holds text",
+        "tags = 3 or year = 2001": "'tags' holds text",
+    }
+    for where, words in wrong.items():
+        with pytest.raises(InputError, match=words):
+            filled.check_where(where)
+    with pytest.raises(UnknownName, match="yaer"):
+        filled.check_where("yaer > 2000")

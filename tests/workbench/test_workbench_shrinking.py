@@ -31,7 +31,7 @@ def test_trials_say_what_the_codes_do(collection):
     assert found.queries == 200
     assert not found.judged
     by_name = {t.name: t for t in trials}
-    bits = [by_name[f"{b} bits"] for b in (1, 2, 4, 8)]
+    bits = [by_name[name] for name in ("1 bit", "2 bits", "4 bits", "8 bits")]
     assert [t.recall for t in bits] == sorted(t.recall for t in bits)
     assert [t.total_bytes for t in bits] == sorted(t.total_bytes for t in bits)
     for trial in trials:
@@ -48,7 +48,7 @@ def test_trials_say_what_the_codes_do(collection):
 def test_a_budget_keeps_what_fits(collection):
     found = try_codes(collection, candidates(128), budget=200_000)
     assert all(t.total_bytes <= 200_000 for t in found.trials[1:])
-    with pytest.raises(InputError, match=r"smallest of these codes \(1 bits\)"):
+    with pytest.raises(InputError, match=r"smallest of these codes \(1 bit\)"):
         try_codes(collection, candidates(128), budget=1400)
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 SlugArgument = Annotated[str, typer.Argument(help="Slug of the recipe, as `isometry recipes` lists it.")]
+MOST_SEEDS = 10_000
 STYLES = {"holds": "green", "invariant ok": "green", "not shown": "yellow", "never run": "dim"}
 
 
@@ -112,8 +113,8 @@ def run(
     from isometry.lab.plots import write_plots
     from isometry.workbench.places import cache_folder
 
-    if seeds is not None and seeds < 1:
-        raise InputError(f"--seeds must be at least 1, got {seeds}.")
+    if seeds is not None and not 1 <= seeds <= MOST_SEEDS:
+        raise InputError(f"--seeds must be between 1 and {MOST_SEEDS:,}, got {seeds}.")
     if data is not None and not data.exists():
         raise EmptyInput(f"{data} does not exist; give a file or folder of data.")
     for folder in (save, plots):

@@ -56,6 +56,8 @@ def search(
     text = check_query(sys.stdin.read() if query == "-" else query)
     chosen = settings()
     with remarks(), open_collection(collection_name(collection)) as opened, progress_bar() as progress:
+        if where is not None:
+            opened.check_where(where)
         count = chosen.k if k is None else k
         usual = None if chosen.mode == Settings.mode else chosen.mode  # what is not set is the collection's to say
         answers = Searcher(opened, progress=progress).search(

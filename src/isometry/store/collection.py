@@ -242,6 +242,12 @@ class Collection:
                 return
             after = page[-1][0]
 
+    def check_where(self, where: Where) -> None:
+        """Raise `InputError` if a filter names no field that is there, or compares one with another kind of value."""
+        with self._session.read() as db:
+            documents.compiled(db, where)
+            documents.check_kinds(db, where)
+
     def count(self, where: Where = None) -> int:
         """How many documents there are."""
         with self._session.read() as db:

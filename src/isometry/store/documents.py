@@ -9,7 +9,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from isometry.errors import CorruptStore, InputError, UnknownName
-from isometry.store.fields import OWN, PREFIX, Entry, check_text, payload_entries, payload_json
+from isometry.store.fields import (
+    BOOL,
+    NUMBER,
+    OWN,
+    PREFIX,
+    STRING,
+    Entry,
+    check_text,
+    payload_entries,
+    payload_json,
+)
 from isometry.store.filter import Filter, Sql
 from isometry.types import Document
 
@@ -129,6 +139,22 @@ def select(db: sqlite3.Connection, what: str, where: Sql) -> Iterator[tuple[Any,
     """Columns of the documents for which a condition holds."""
     condition, parameters = where
     yield from db.execute(f"SELECT {what} FROM documents AS d WHERE {condition}", parameters)
+
+
+NAMES = {STRING: "text", NUMBER: "numbers", BOOL: "true or false"}
+
+
+def check_kinds(db: sqlite3.Connection, where: str | Filter | None) -> None:
+    """Raise `InputError` if a field is compared with a kind of value that no document has there."""
+    condition = Filter.parse(where) if isinstance(where, str) else where
+    for leaf in condition._leaves() if condition is not None else ():
+        path = leaf.path.removeprefix(PREFIX)
+        stored = {kind for (kind,) in db.execute("SELECT DISTINCT kind FROM fields WHERE path = ?", (path,))}
+        held = ({STRING} if leaf.path in OWN else stored) & NAMES.keys()
+        asked = leaf.kinds & NAMES.keys()
+        if held and asked and not held & asked:
+            holds, given = (" and ".join(NAMES[kind] for kind in sorted(kinds)) for kinds in (held, asked))
+            raise InputError(f"The field {leaf.field!r} holds {holds}, the filter compares it with {given}.")
 
 
 def compiled(db: sqlite3.Connection, where: str | Filter | None) -> Sql:

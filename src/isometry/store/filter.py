@@ -87,6 +87,11 @@ class _Leaf(Filter):
     def _leaves(self) -> Iterator[_Leaf]:
         yield self
 
+    @property
+    def kinds(self) -> frozenset[str]:
+        """Kinds of value the field is compared with; none where any will do."""
+        return frozenset()
+
     def sql(self) -> Sql:
         if self.path in OWN:
             condition, parameters = self._condition(f"d.{self.path}", None)
@@ -138,6 +143,11 @@ class OneOf(_Leaf):
             by_kind.setdefault(kind_of(value), []).append(0 if value is None else _bound(value))
         object.__setattr__(self, "_by_kind", by_kind)
 
+    @property
+    def kinds(self) -> frozenset[str]:
+        """Kinds of value the field is compared with."""
+        return frozenset(self._by_kind)
+
     def _condition(self, value: str, kind: str | None) -> Sql:
         tests, parameters = [], []
         for name, values in self._by_kind.items():
@@ -174,6 +184,11 @@ class Range(_Leaf):
             raise InputError(f"A range of {self.field!r} needs bounds of one kind, numbers or text.")
         object.__setattr__(self, "_kind", kinds.pop())
         object.__setattr__(self, "_tests", tuple(self._bounds()))
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """Kind of value the field is compared with."""
+        return frozenset({self._kind})
 
     def _bounds(self) -> Iterator[tuple[str, Any]]:
         if self.low is not None:

@@ -101,7 +101,7 @@ def candidates(
     everything = bits is parts is dims is None
     found: dict[str, Code] = {}
     for b in (8, 4, 2, 1) if everything else (bits,) if bits is not None else ():
-        found[f"{b} bits"] = (
+        found[f"{b} bit{'s' if b > 1 else ''}"] = (
             ScalarCode(2, ranges="dimension") if b == 2 else RotatedCode(1 if b == 1 else 4 if b == 4 else 8)
         )
     for m in [m for m in (dim // 4, dim // 8) if m and dim % m == 0] if everything else (parts,) if parts else ():
