@@ -7,7 +7,7 @@ recall against exact search. Every index is built once; for each target the chea
 is found; then all indexes take turns, query by query and in one batch, in CPU time of this process (other load on the
 machine hits all alike). Ours answer with string ids and scores, through the same `search` a user calls. Bytes are
 those of the index in memory with all it needs to answer (floats for ranking again included), string ids excluded.
-Peers that are not installed are left out: pip install faiss-cpu hnswlib usearch scann rabitqlib turbovec.
+Peers that are not installed are left out: pip install "isometry[peers]" brings them (hnswlib needs a compiler).
 
 ``--growth`` shows ours at 10,000, 100,000 and 1,000,000 vectors and fits the exponents; above the real set's size the
 vectors are gloss vectors moved by noise within the set's own covariance.
