@@ -12,6 +12,7 @@ from isometry.errors import InputError, MissingExtra
 from isometry.files import make_folder
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C564B", "#555555", "#F0E442")
+MOST_TICKS = 8
 MARKERS = "os^Dv<>Ph*"
 
 
@@ -83,6 +84,10 @@ def _draw(axes: Any, plot: Plot) -> None:
             axes.plot(x, y, label=name, color=COLOURS[i % len(COLOURS)], markersize=5, **style)
     if plot.log_x:
         axes.set_xscale("log")
+        values = sorted({x for points in plot.series.values() for x, _ in points})
+        if len(values) <= MOST_TICKS:  # few values are named; a logarithmic axis would print powers over each other
+            axes.set_xticks(values, [f"{value:g}" for value in values])
+            axes.set_xticks([], minor=True)
     if plot.log_y:
         axes.set_yscale("log")
     axes.set(title=plot.title, xlabel=plot.x_label, ylabel=plot.y_label)
