@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from isometry.errors import CorruptStore, InputError
 from isometry.indexes import graph_kernels as kernels
 from isometry.indexes.code_kernels import Asked, scan_rows
-from isometry.indexes.code_rows import CodeRows, Results
+from isometry.indexes.code_rows import CodeRows, Results, take
 from isometry.indexes.folder import Folder, array, write_folder
 from isometry.indexes.recall import Approximate
 from isometry.indexes.rows import blocks, in_turn
@@ -206,28 +206,23 @@ class CodeGraph(Approximate):
         SpaceMismatch
             If the queries are of another space.
         """
-        mask = self._rows.check_search(queries, k, where)
-        matches = len(self) if mask is None else int(mask.sum())
-        k = min(k, matches)
-        if not k or not len(queries):
-            return Hits.build(queries.ids, [[]] * len(queries))
-        asked, offset = self._rows.ask(queries.vectors)
-        q = len(queries)
-        out = np.zeros((q, k), np.int64), np.empty((q, k), np.float32), np.full(q, -1, np.int64)
+        return self._rows.answer(queries, k, where, self._fill)
+
+    def _fill(self, asked: Asked, mask: Mask | None, matches: int, k: int, out: Results) -> None:
+        """Write the k best rows of each query: by walks, and by a scan for those whose walk met too few."""
         width = max(self.expansion_search, k)
         if matches > width * max(1, STEP_ROWS["all" if mask is None else "filtered"]):
             self._in_threads(asked, out, lambda a, o: self._walk_part(a, o, mask, width, k))
         pending = np.flatnonzero(out[2] < k)
         if len(pending):
             some = out[0][pending], out[1][pending], out[2][pending]
-            self._in_threads(_take(asked, pending), some, lambda a, o: self._scan_part(a, o, mask, k))
+            self._in_threads(take(asked, pending), some, lambda a, o: self._scan_part(a, o, mask, k))
             out[0][pending], out[1][pending], out[2][pending] = some
-        return self._rows.hits(queries, *out, offset)
 
     def _in_threads(self, asked: Asked, out: Results, work: Callable[[Asked, Results], None]) -> None:
         q = len(asked.bytes)
         rows, scores, counts = out
-        parts = [(_take(asked, p), (rows[p], scores[p], counts[p])) for p in blocks(q, -(-q // self.threads))]
+        parts = [(take(asked, p), (rows[p], scores[p], counts[p])) for p in blocks(q, -(-q // self.threads))]
         if len(parts) == 1:
             work(asked, out)
             return
@@ -290,8 +285,3 @@ def _no_graph(degree: int) -> kernels.Graph:
 
 def _pivots(n: int) -> int:
     return min(n, max(PIVOTS[0], min(PIVOTS[1], round(2 * math.sqrt(n)))))
-
-
-def _take(asked: Asked, rows: Any) -> Asked:
-    """Some of the queries."""
-    return Asked(*(part[rows] if isinstance(part, np.ndarray) and len(part) else part for part in asked))

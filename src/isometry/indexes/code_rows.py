@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from isometry.codes.rotated import Planes, RotatedCode, unpack_nibbles
-from isometry.errors import InputError
 from isometry.indexes.code_kernels import Asked, Coded, quantise_queries, rerank
 from isometry.indexes.folder import Folder, Writer, array, text
-from isometry.indexes.rows import blocks, check_search, require_comparable, require_single, unit
+from isometry.indexes.rows import blocks, check_search, find_rows, require_comparable, require_single, unit
 from isometry.protocols import Mask
 from isometry.types import Embeddings, FloatArray, Hits, IntArray, Space, check_reach, id_array
 
 CENTRE_FROM: Final = 256  # rows in a first `add` from which their mean is worth subtracting
 ENCODED: Final = 1 << 15  # rows encoded at once
+Fill = Callable[[Asked, "Mask | None", int, int, "Results"], None]
 Results = tuple[IntArray, FloatArray, IntArray]  # rows and scores [q, k], and how many of each query are filled
 
 
@@ -43,9 +43,7 @@ class CodeRows:
 
     def find(self, ids: Sequence[str]) -> IntArray:
         """Row numbers of the ids that are there, each once, in the order given."""
-        if isinstance(ids, str):
-            raise InputError(f"A list of ids is needed, got the single text {ids!r}; write [{ids!r}].")
-        return np.asarray([self.position[i] for i in dict.fromkeys(ids) if i in self.position], np.int64)
+        return find_rows(self.position, ids)
 
     def put(self, emb: Embeddings) -> IntArray:
         """Write the last vector of each id, over its row where it is known, else behind the others; return the rows."""
@@ -159,6 +157,18 @@ class CodeRows:
         out, offset = self.best(queries.vectors, picked, k)
         return self.hits(queries, *out, offset)
 
+    def answer(self, queries: Embeddings, k: int, where: Mask | None, fill: Fill) -> Hits:
+        """Check a search, let ``fill(asked, mask, matches, k, out)`` write what it finds, and return the hits."""
+        mask = self.check_search(queries, k, where)
+        matches = len(self) if mask is None else int(mask.sum())
+        k, q = min(k, matches), len(queries)
+        if not k or not q:
+            return Hits.build(queries.ids, [[]] * q)
+        asked, offset = self.ask(queries.vectors)
+        out = np.zeros((q, k), np.int64), np.empty((q, k), np.float32), np.full(q, -1, np.int64)
+        fill(asked, mask, matches, k, out)
+        return self.hits(queries, *out, offset)
+
     def hits(
         self, queries: Embeddings, rows: IntArray, scores: FloatArray, counts: IntArray, offset: FloatArray
     ) -> Hits:
@@ -195,6 +205,11 @@ class CodeRows:
         )  # private pages: a replaced row stays in memory until it is saved
         planes = [np.load(folder.files[f"{name}.npy"], mmap_mode=mode, allow_pickle=False) for name in Planes._fields]
         self._set(planes, id_array(json.loads(folder.text("ids.json"))))
+
+
+def take(asked: Asked, rows: Any) -> Asked:
+    """Some of the queries."""
+    return Asked(*(part[rows] if isinstance(part, np.ndarray) and len(part) else part for part in asked))
 
 
 def _none(dim: int) -> Planes:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from isometry.errors import InputError
 from isometry.indexes.code_kernels import Asked, narrow, scan_rows, scan_signs
-from isometry.indexes.code_rows import CodeRows, Results
+from isometry.indexes.code_rows import CodeRows, Results, take
 from isometry.indexes.folder import Folder, write_folder
 from isometry.indexes.recall import Approximate
 from isometry.indexes.rows import blocks
@@ -97,25 +97,19 @@ class CodeScan(Approximate):
         SpaceMismatch
             If the queries are of another space.
         """
-        mask = self._rows.check_search(queries, k, where)
-        matches = len(self) if mask is None else int(mask.sum())
-        k = min(k, matches)
-        if not k or not len(queries):
-            return Hits.build(queries.ids, [[]] * len(queries))
-        asked, offset = self._rows.ask(queries.vectors)
-        rows, scores = np.zeros((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
-        counts = np.empty(len(queries), np.int64)
+        return self._rows.answer(queries, k, where, self._fill)
+
+    def _fill(self, asked: Asked, mask: Mask | None, matches: int, k: int, out: Results) -> None:
+        """Write the k best rows of each query, the signs read once for `TOGETHER` queries."""
         keep = min(matches, max(k * self.oversample[1], 20))
         want = min(matches, max(k * self.oversample[0], 64))
         few = min(matches, want) == matches or matches * PER_ROW < len(self)
-        for part in blocks(len(queries), TOGETHER):
-            some = asked._replace(**{n: getattr(asked, n)[part] for n in asked._fields if n != "half"})
-            out = rows[part], scores[part], counts[part]
+        for part in blocks(len(asked.bytes), TOGETHER):
+            some, best = take(asked, part), (out[0][part], out[1][part], out[2][part])
             if few:
-                self._scan(some, mask, keep, k, out)
+                self._scan(some, mask, keep, k, best)
             else:
-                self._cascade(some, mask, want, keep, k, out)
-        return self._rows.hits(queries, rows, scores, counts, offset)
+                self._cascade(some, mask, want, keep, k, best)
 
     def _scan(self, asked: Asked, mask: Mask | None, keep: int, k: int, out: Results) -> None:
         picked = np.empty(0, np.int64) if mask is None else np.flatnonzero(mask)

@@ -16,7 +16,7 @@ from isometry.errors import InputError, NotFitted
 from isometry.indexes.exact import Lookup
 from isometry.indexes.folder import Folder, array, text, write_folder
 from isometry.indexes.recall import Approximate
-from isometry.indexes.rows import blocks, check_search, require_comparable, require_single, unit
+from isometry.indexes.rows import blocks, check_search, find_rows, require_comparable, require_single, unit
 from isometry.protocols import Mask
 from isometry.types import Embeddings, FloatArray, Hits, IntArray, Space, check_vectors, id_array
 
@@ -103,10 +103,8 @@ class Coded(Approximate):
 
     def remove(self, ids: Sequence[str]) -> int:
         """Remove ids and return how many were there; the rows behind them move up."""
-        if isinstance(ids, str):
-            raise InputError(f"A list of ids is needed, got the single text {ids!r}; write [{ids!r}].")
         keep = np.ones(len(self), bool)
-        keep[[self._position[i] for i in set(ids) if i in self._position]] = False
+        keep[find_rows(self._position, ids)] = False
         gone = int((~keep).sum())
         if gone:
             self._set(self._codes[keep], self._ids[keep])

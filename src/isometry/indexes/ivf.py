@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from isometry.codes.product import kmeans, nearest
 from isometry.errors import CorruptStore, InputError
-from isometry.indexes.code_rows import CodeRows
+from isometry.indexes.code_kernels import Asked
+from isometry.indexes.code_rows import CodeRows, Results
 from isometry.indexes.folder import Folder, array, write_folder
 from isometry.indexes.ivf_kernels import Lists, probe_lists
 from isometry.indexes.recall import Approximate
@@ -178,22 +179,17 @@ class IVF(Approximate):
         SpaceMismatch
             If the queries are of another space.
         """
-        mask = self._rows.check_search(queries, k, where)
-        matches = len(self) if mask is None else int(mask.sum())
-        k = min(k, matches)
-        if not k or not len(queries):
-            return Hits.build(queries.ids, [[]] * len(queries))
-        asked, offset = self._rows.ask(queries.vectors)
-        rows, scores = np.zeros((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
-        counts = np.empty(len(queries), np.int64)
-        keep = min(matches, max(k * self.oversample, 20))
-        # A filter's matches lie farther out: looking at as many rows as without it costs no more and keeps recall.
-        usual = 0 if mask is None else math.ceil(len(self) * self.probed / len(self._centroids))
-        least = min(matches, max(keep, usual))
-        allowed = np.empty(0, np.uint8) if mask is None else mask.view(np.uint8)
-        vectors, out = self._rows.shaped(queries.vectors), (rows, scores, counts)
-        probe_lists(self._rows.coded, asked, self._inverted(), vectors, allowed, self.probed, least, keep, k, *out)
-        return self._rows.hits(queries, *out, offset)
+
+        def fill(asked: Asked, mask: Mask | None, matches: int, k: int, out: Results) -> None:
+            keep = min(matches, max(k * self.oversample, 20))
+            # A filter's matches lie farther out: looking at as many rows as without it costs no more and keeps recall.
+            usual = 0 if mask is None else math.ceil(len(self) * self.probed / len(self._centroids))
+            least = min(matches, max(keep, usual))
+            allowed = np.empty(0, np.uint8) if mask is None else mask.view(np.uint8)
+            inverted, vectors = self._inverted(), self._rows.shaped(queries.vectors)
+            probe_lists(self._rows.coded, asked, inverted, vectors, allowed, self.probed, least, keep, k, *out)
+
+        return self._rows.answer(queries, k, where, fill)
 
     def exhaustive(self, queries: Embeddings, k: int, where: Mask | None = None) -> Hits:
         """Return the k nearest of each query by all 8 bits of every row: slow, and all that `search` could find."""

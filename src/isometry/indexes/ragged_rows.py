@@ -10,9 +10,9 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from isometry.errors import CorruptStore, DimensionMismatch, InputError, UnknownName
+from isometry.errors import CorruptStore, DimensionMismatch, UnknownName
 from isometry.indexes.folder import Folder, Writer, array, text
-from isometry.indexes.rows import DECODED, DType, blocks
+from isometry.indexes.rows import DECODED, DType, blocks, find_rows
 from isometry.types import Embeddings, FloatArray, IntArray, Space, id_array
 
 
@@ -86,9 +86,7 @@ class RaggedRows:
 
     def find(self, ids: Sequence[str]) -> IntArray:
         """Positions of the ids that are there, each once, in the order given."""
-        if isinstance(ids, str):
-            raise InputError(f"A list of ids is needed, got the single text {ids!r}; write [{ids!r}].")
-        return np.asarray([self._position[i] for i in dict.fromkeys(ids) if i in self._position], np.int64)
+        return find_rows(self._position, ids)
 
     def encode(self, emb: Embeddings) -> Coded:
         """Make items ready for `put`, the last of several with one id; nothing is kept yet.

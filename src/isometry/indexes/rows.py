@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, cast, get_args
 
 import numpy as np
@@ -69,6 +69,19 @@ def check_search(space: Space, n: int, queries: Embeddings, k: Any, where: Any) 
             f"got {mask.dtype} of shape {mask.shape}."
         )
     return None if mask.all() else mask
+
+
+def find_rows(position: Mapping[str, int], ids: Sequence[str]) -> IntArray:
+    """Row numbers of the ids that have a ``position``, each once, in the order given.
+
+    Raises
+    ------
+    InputError
+        If ``ids`` is a single text.
+    """
+    if isinstance(ids, str):
+        raise InputError(f"A list of ids is needed, got the single text {ids!r}; write [{ids!r}].")
+    return np.asarray([position[i] for i in dict.fromkeys(ids) if i in position], np.int64)
 
 
 def in_turn(emb: Embeddings, order: Any) -> IntArray:
@@ -158,10 +171,7 @@ class Rows:
 
     def find(self, ids: Sequence[str]) -> IntArray:
         """Row numbers of the ids that are there, each once, in the order given."""
-        if isinstance(ids, str):
-            raise InputError(f"A list of ids is needed, got the single text {ids!r}; write [{ids!r}].")
-        known = self.position
-        return np.asarray([known[i] for i in dict.fromkeys(ids) if i in known], np.int64)
+        return find_rows(self.position, ids)
 
     def put(self, emb: Embeddings) -> None:
         """Add vectors; an id that is there keeps its row and gets the new vector, the last of several counts."""
