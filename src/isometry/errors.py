@@ -115,10 +115,11 @@ class NotFitted(IsometryError):
 class MissingExtra(IsometryError, ImportError):
     """An optional dependency is not installed."""
 
-    def __init__(self, package: str, extra: str, why: str = "") -> None:
+    def __init__(self, package: str, extra: str, why: str = "", *, command: str = "") -> None:
         self.package, self.extra = package, extra
         purpose = f" to {why}" if why else ""
-        super().__init__(f"The package {package!r} is needed{purpose}: pip install 'isometry[{extra}]'.")
+        command = command or f"pip install 'isometry[{extra}]'"
+        super().__init__(f"The package {package!r} is needed{purpose}: {command}.")
 
 
 class StoreError(IsometryError):

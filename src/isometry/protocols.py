@@ -87,7 +87,10 @@ class Stage(Protocol):
 class Task(Protocol):
     """Something a system can be judged by."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What was measured, in the scores."""
+        ...
 
     def score(self, system: Any, seed: int = 0) -> Scores:
         """Return one row per unit and metric."""

@@ -13,6 +13,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning barriers cost a 
 import typer
 
 from isometry.cli import (
+    change,
     collections,
     compare,
     config,
@@ -24,6 +25,7 @@ from isometry.cli import (
     recipes,
     search,
     shrink,
+    tune,
     where,
 )
 from isometry.cli import index as index_command
@@ -41,6 +43,11 @@ app.command("search")(search.search)
 app.command("eval")(evaluate.evaluate)
 app.command("inspect")(inspect.inspect)
 app.command("shrink")(shrink.shrink)
+app.command("tune")(tune.tune)
+app.command("distill")(change.distill)
+app.command("merge")(change.merge)
+app.command("cut")(change.cut)
+app.command("rerank")(change.rerank)
 app.command("list")(collections.list_collections)
 app.command("delete")(collections.delete)
 app.command("export")(exchange.export)

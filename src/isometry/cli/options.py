@@ -25,6 +25,7 @@ FusionOption = Annotated[str, typer.Option(help="How hybrid search joins both: s
 DataRootOption = Annotated[
     Path | None, typer.Option("--data-root", help="Folder of data sets, looked at first.", show_default=False)
 ]
+OutOption = Annotated[Path, typer.Option("--out", "-o", help="Folder to write the model to.")]
 QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 
 

@@ -40,6 +40,9 @@ def search(
         Path | None, typer.Option(help="Links: source<TAB>target[<TAB>type[<TAB>weight]] or JSON Lines.")
     ] = None,
     rerank: Annotated[str | None, typer.Option(help="Cross-encoder folder or name to rerank with.")] = None,
+    query_model: Annotated[
+        str | None, typer.Option(help="Embed the question by a student distilled from the collection's model.")
+    ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show what each stage contributed.")] = False,
     json_: JsonFlag = False,
 ) -> None:
@@ -49,7 +52,7 @@ def search(
     """
     from isometry.workbench import Searcher, open_collection
     from isometry.workbench.places import Settings, settings
-    from isometry.workbench.searching import check_query
+    from isometry.workbench.searching import check_query, query_encoder
 
     if diverse_by is not None and diverse is None:
         raise InputError("Answers are only spread if you say how much: give --diverse, such as --diverse 0.5.")
@@ -60,7 +63,8 @@ def search(
             opened.check_where(where)
         count = chosen.k if k is None else k
         usual = None if chosen.mode == Settings.mode else chosen.mode  # what is not set is the collection's to say
-        answers = Searcher(opened, progress=progress).search(
+        student = None if query_model is None else query_encoder(opened, query_model)
+        answers = Searcher(opened, student, progress=progress).search(
             text, k=count, mode=mode or usual, where=where, fusion=fusion, diverse=diverse,
             diverse_by=diverse_by or "mmr", hops=hops, edges=edges, rerank=rerank,
         )  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from isometry.data.readers.records import plain
 from isometry.data.sets import cache_root
-from isometry.errors import InputError, MissingExtra
+from isometry.errors import InputError
 
 _OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 
@@ -31,8 +31,6 @@ def fetch(name: str, *, config: str | None = None, split: str | None = None, to:
 
     Raises
     ------
-    MissingExtra
-        If the package ``datasets`` is not installed.
     InputError
         If working offline is set, the hub cannot be reached, or it has no such data set.
     """
@@ -48,10 +46,7 @@ def fetch(name: str, *, config: str | None = None, split: str | None = None, to:
 
 
 def _download(name: str, config: str | None, split: str | None) -> dict[str, Iterable[Mapping[str, Any]]]:
-    try:
-        import datasets
-    except ImportError as error:
-        raise MissingExtra("datasets", "hub", "fetch data sets from the hub") from error
+    import datasets
     from huggingface_hub.errors import HfHubHTTPError
 
     # The bases name the error of whichever HTTP library the hub's client is built on.

@@ -1,7 +1,7 @@
 """What is wrong, or right, with these vectors: arrays in, numbers out.
 
 inspect_vectors     every figure below at once, with findings in plain language; `write_html` draws them
-isotropy            mean cosine, spectrum, effective rank, participation ratio, IsoScore, partition function
+isotropy            mean cosine, uniformity, alignment, effective rank, participation ratio, IsoScore, partition
 intrinsic_dimension pointwise and overall: maximum likelihood, TwoNN; `inspect_recall`: what it means for a graph index
 limit               can single vectors of some width rank these judgments: sign rank, free embeddings, LIMIT
 hubness, duplicates, length, outliers
@@ -27,9 +27,13 @@ _HOMES = {
     "Inspection": "inspection",
     "LengthEffect": "length",
     "RecallForecast": "inspect_recall",
+    "TensorChange": "weight_difference",
+    "WeightDifference": "weight_difference",
+    "alignment": "isotropy",
     "angular_depth": "depth",
     "cluster_depth": "depth",
     "compare_corpora": "rank_sum",
+    "compare_weights": "weight_difference",
     "compress_vectors": "compression_study",
     "contrast_by_dimension": "concentration",
     "cosine_depth": "depth",
@@ -59,6 +63,7 @@ _HOMES = {
     "select_deepest": "depth",
     "spectrum": "isotropy",
     "two_nn": "intrinsic_dimension",
+    "uniformity": "isotropy",
     "write_html": "report",
 }
 
@@ -81,18 +86,21 @@ if TYPE_CHECKING:
     from isometry.diagnostics.inspection import Finding, Inspection
     from isometry.diagnostics.intrinsic_dimension import lid, lid_of_distances, mle_dimension, two_nn
     from isometry.diagnostics.isotropy import (
+        alignment,
         effective_rank,
         isoscore,
         mean_cosine,
         participation_ratio,
         partition_isotropy,
         spectrum,
+        uniformity,
     )
     from isometry.diagnostics.length import LengthEffect, length_effect
     from isometry.diagnostics.neighbours import knn
     from isometry.diagnostics.outliers import find_outliers, mean_knn_distance, outlier_scores
     from isometry.diagnostics.rank_sum import CorpusComparison, DepthTest, compare_corpora, depth_test
     from isometry.diagnostics.report import write_html
+    from isometry.diagnostics.weight_difference import TensorChange, WeightDifference, compare_weights
 
 __all__ = [
     "CorpusComparison",
@@ -105,9 +113,13 @@ __all__ = [
     "Inspection",
     "LengthEffect",
     "RecallForecast",
+    "TensorChange",
+    "WeightDifference",
+    "alignment",
     "angular_depth",
     "cluster_depth",
     "compare_corpora",
+    "compare_weights",
     "compress_vectors",
     "contrast_by_dimension",
     "cosine_depth",
@@ -137,6 +149,7 @@ __all__ = [
     "select_deepest",
     "spectrum",
     "two_nn",
+    "uniformity",
     "write_html",
 ]
 

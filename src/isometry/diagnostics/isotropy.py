@@ -1,4 +1,4 @@
-"""How evenly vectors use their directions: mean cosine, IsoScore, partition function, effective rank."""
+"""How evenly vectors use their directions: mean cosine, uniformity, IsoScore, partition function, effective rank."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.special import logsumexp
 
-from isometry.diagnostics.sphere import Array, unit_rows
+from isometry.diagnostics.sphere import Array, blocks, unit_rows
 from isometry.errors import InputError
 from isometry.types import check_vectors
 
@@ -28,6 +28,36 @@ def mean_cosine(vectors: Any) -> float:
         raise InputError("mean cosine needs at least two vectors.")
     total = unit.sum(axis=0)
     return float((total @ total - n) / (n * (n - 1)))
+
+
+def uniformity(vectors: Any, *, t: float = 2.0) -> float:
+    """Uniformity of Wang and Isola (2020): log of the mean of ``exp(-t |u_i - u_j|^2)`` over pairs of unit rows.
+
+    At most 0, lower is more uniform. Pairs are taken block by block, O(n^2 d) time and little memory.
+
+    Examples
+    --------
+    >>> round(uniformity([[1.0, 0.0], [0.0, 1.0]]), 6)      # |u - v|^2 = 2
+    -4.0
+    """
+    unit = unit_rows(vectors)
+    n = len(unit)
+    if n < 2 or t <= 0:
+        raise InputError(f"uniformity needs at least two vectors and t > 0, got {n} and {t}.")
+    total = sum(float(np.exp(2 * t * (unit[i:j] @ unit.T - 1)).sum()) for i, j in blocks(n, n))
+    return float(np.log((total - n) / (n * (n - 1))))
+
+
+def alignment(left: Any, right: Any, *, alpha: float = 2.0) -> float:
+    """Alignment of Wang and Isola (2020): mean ``|u_i - v_i|^alpha`` of unit rows that belong together; 0 at best.
+
+    >>> round(alignment([[1.0, 0.0]], [[0.0, 3.0]]), 6)
+    2.0
+    """
+    u, v = unit_rows(left, "left"), unit_rows(right, "right")
+    if u.shape != v.shape:
+        raise InputError(f"alignment compares row i with row i: got shapes {u.shape} and {v.shape}.")
+    return float((np.linalg.norm(u - v, axis=1) ** alpha).mean())
 
 
 def spectrum(vectors: Any, *, center: bool = True) -> Array:

@@ -27,6 +27,18 @@ def text_key(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
+def text_places(texts: Sequence[str]) -> dict[str, list[int]]:
+    """Return where each text stands, by `text_key`.
+
+    >>> text_places(["a b", "c", "A  B"])
+    {'a b': [0, 2], 'c': [1]}
+    """
+    places: dict[str, list[int]] = {}
+    for place, text in enumerate(texts):
+        places.setdefault(text_key(text), []).append(place)
+    return places
+
+
 def same_text(candidates: Candidates) -> Masks:
     """Drop candidates whose text is that of the row's query or positive (text equality mask).
 
@@ -62,6 +74,20 @@ def _same(candidates: Candidates, queries: Tensor, docs: Tensor) -> Masks:
         },
         candidates.targets,
     )
+
+
+def other_rows(candidates: Candidates) -> Masks:
+    """Drop everything but the row's own columns: in-batch negatives off, mined ones kept.
+
+    The second stage of NV-Embed (arXiv:2405.17428), where two rows of a batch often share a class.
+    """
+    targets, masks = candidates.targets, {}
+    for block, scores in candidates.scores.items():
+        b, m = scores.shape
+        if block[1] == "d" and m % b:
+            raise InputError(f"Columns of {b} rows hold a multiple of {b} documents, got {m}.")
+        masks[block] = torch.arange(m, device=targets.device)[None, :] % b != targets[:, None] % b
+    return settle(masks, targets)
 
 
 @dataclass(frozen=True)

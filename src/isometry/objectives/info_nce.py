@@ -17,7 +17,8 @@ block  scores                                also known as
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize, one_hot
 
 from isometry.errors import DimensionMismatch, InputError, UnknownName
+from isometry.objectives.loss import EmbeddingLoss
 
 BLOCKS = ("qd", "qq", "pq", "pp", "pd")
 
@@ -108,6 +110,7 @@ def info_nce(
     drop: Tensor | Masks | None = None,
     weights: Tensor | Weights | None = None,
     blocks: Sequence[str] = ("qd",),
+    extra: Tensor | None = None,
     reduction: Literal["mean", "none"] = "mean",
 ) -> Tensor:
     """InfoNCE: cross-entropy of each query's positive among its candidates, by cosine similarity.
@@ -129,6 +132,9 @@ def info_nce(
         off). The positive keeps weight 1. Detach them unless they should be learned.
     blocks
         Sets of candidates, ``"qd"`` first.
+    extra
+        ``[b, k, d]``: k more negatives for each row alone, such as `isometry.negatives.Mixer` makes; a vector of zeros
+        does not count.
     reduction
         ``"mean"`` over rows, or ``"none"`` for the losses ``[b]``.
 
@@ -164,10 +170,12 @@ def info_nce(
             own = own_entries(block, targets, scores.shape[1])
             logit = logit + torch.where(own, 1.0, _factor(factors[block], scores, block)).log()
         logits.append(logit.masked_fill(settle({block: mask}, targets)[block], -torch.inf))
+    if extra is not None:
+        logits.append(_extra_scores(q, extra) / temperature)
     return cross_entropy(torch.cat(logits, dim=1), targets, reduction=reduction)
 
 
-class InfoNCE(nn.Module):
+class InfoNCE(EmbeddingLoss):
     """InfoNCE as a loss object: for sentence-transformers' trainer, or for any loop over embeddings.
 
     Parameters
@@ -180,6 +188,15 @@ class InfoNCE(nn.Module):
         Which candidates to leave out: called with `Candidates`, returns masks by block. See `isometry.negatives`.
     weights
         Factors by block, or a function of `Candidates` that returns them.
+    row_weights
+        Called with the losses ``[b]``, returns a factor for each row: `isometry.objectives.Focal`, say.
+    mix
+        Called with queries, documents, targets and the mask of ``qd``; returns more negatives ``[b, k, d]`` for each
+        row alone: `isometry.negatives.Mixer`, say.
+    learn
+        Learn the logarithm of the temperature, beginning there; it is then a parameter of the loss to be trained.
+    both_ways
+        The mean of two losses, as CLIP has it: from queries to documents and from positives to queries.
 
     Notes
     -----
@@ -202,19 +219,23 @@ class InfoNCE(nn.Module):
         blocks: Sequence[str] = ("qd",),
         mask: MaskSource | None = None,
         weights: Weights | Callable[[Candidates], Weights] | None = None,
+        row_weights: Callable[[Tensor], Tensor] | None = None,
+        mix: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None = None,
+        learn: bool = False,
+        both_ways: bool = False,
     ) -> None:
-        super().__init__()
-        self.model = model
-        self.temperature, self.blocks, self.mask, self.weights = temperature, tuple(blocks), mask, weights
+        super().__init__(model)
+        if not temperature > 0:
+            raise InputError(f"temperature must be > 0, got {temperature}.")
+        self._fixed = temperature
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature))) if learn else None
+        self.blocks, self.mask, self.weights = tuple(blocks), mask, weights
+        self.row_weights, self.mix, self.both_ways = row_weights, mix, both_ways
 
-    def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None = None) -> Tensor:
-        """Embed the columns of a batch with the model and return the loss."""
-        if self.model is None:
-            raise InputError("This InfoNCE has no model to embed with; pass one, or use compute_loss_from_embeddings.")
-        columns = list(sentence_features)
-        texts = [column["text"] for column in columns] if all("text" in column for column in columns) else None
-        embeddings = [self.model(column)["sentence_embedding"] for column in columns]
-        return self.compute_loss_from_embeddings(embeddings, labels, texts)
+    @property
+    def temperature(self) -> float:
+        """The divisor of similarities as it is now."""
+        return self._fixed if self.log_temperature is None else float(self.log_temperature.detach().exp())
 
     def compute_loss_from_embeddings(
         self,
@@ -234,12 +255,24 @@ class InfoNCE(nn.Module):
         if len(embeddings) < 2:
             raise InputError(f"InfoNCE needs a column of queries and one of positives, got {len(embeddings)} column.")
         q, docs = embeddings[0], torch.cat(list(embeddings[1:]))
-        drop, weights = None, self.weights
+        drop, weights, targets = None, self.weights, torch.arange(len(q), device=q.device)
         if self.mask is not None or callable(weights):
             batch = self._candidates(q.detach(), docs.detach(), labels, texts)
             drop = None if self.mask is None else self.mask(batch)
             weights = weights(batch) if callable(weights) else weights
-        return info_nce(q, docs, temperature=self.temperature, drop=drop, weights=weights, blocks=self.blocks)
+        dropped = (drop or {}).get("qd", torch.zeros(len(q), len(docs), dtype=torch.bool, device=q.device))
+        temperature = self._fixed if self.log_temperature is None else self.log_temperature.exp()
+        extra = None if self.mix is None else self.mix(q, docs, targets, dropped)
+        reduction: Literal["mean", "none"] = "mean" if self.row_weights is None else "none"
+        losses = info_nce(
+            q, docs, temperature=temperature, drop=drop, weights=weights, blocks=self.blocks, extra=extra,
+            reduction=reduction,
+        )  # fmt: skip
+        if self.both_ways:
+            back = dropped[:, : len(q)].T
+            losses = losses + info_nce(docs[: len(q)], q, temperature=temperature, drop=back, reduction=reduction)
+            losses = losses / 2
+        return losses if self.row_weights is None else (losses * self.row_weights(losses)).mean()
 
     def _candidates(
         self, q: Tensor, docs: Tensor, labels: Tensor | None, texts: Sequence[Sequence[str]] | None
@@ -254,8 +287,9 @@ class InfoNCE(nn.Module):
 
     def get_config_dict(self) -> dict[str, Any]:
         """Return what a model card should say about this loss."""
-        named = {"mask": self.mask, "weights": self.weights}
+        named = {"mask": self.mask, "weights": self.weights, "row_weights": self.row_weights, "mix": self.mix}
         config = {"temperature": self.temperature, "blocks": list(self.blocks)}
+        config |= {"both_ways": True} if self.both_ways else {}
         return config | {key: getattr(value, "__name__", repr(value)) for key, value in named.items() if value}
 
     @property
@@ -304,6 +338,15 @@ def _factor(weight: Tensor | float, scores: Tensor, block: str) -> Tensor:
     if not (factor >= 0).all():
         raise InputError(f"weights of block {block!r} must be >= 0, got {float(factor.min())}.")
     return factor
+
+
+def _extra_scores(q: Tensor, extra: Tensor) -> Tensor:
+    """Return cosines of each query with its own further negatives ``[b, k]``; -inf for a vector of zeros."""
+    if extra.ndim != 3 or extra.shape[::2] != q.shape:
+        raise DimensionMismatch(f"extra must be [{len(q)}, k, {q.shape[1]}], got {list(extra.shape)}.")
+    dtype = torch.promote_types(q.dtype, torch.float32)
+    q, extra = normalize(q.to(dtype), dim=-1), normalize(extra.to(dtype), dim=-1)
+    return (extra @ q[:, :, None]).squeeze(-1).masked_fill((extra == 0).all(-1), -torch.inf)
 
 
 def _shape(value: object) -> str:

@@ -17,15 +17,20 @@ from isometry.lazy import exports
 # Public names and their homes; each is imported when first asked for.
 _HOMES = {
     "BM25": "bm25",
+    "CandidateLabels": "candidate_labels",
     "ClusterReward": "submodular",
     "Compress": "compress",
+    "CrossEncoderScorer": "cross_encoder",
     "Dispersion": "submodular",
     "Diversify": "diversify",
     "Edge": "neighbour_graph",
+    "EmbeddingListwise": "embedding_listwise",
     "Expand": "expand",
     "FacilityLocation": "submodular",
+    "Feedback": "feedback",
     "Fuse": "fusion",
     "KeywordSearch": "keyword_search",
+    "ListwisePrompt": "embedding_listwise",
     "LogDeterminant": "determinantal",
     "MaxSim": "maxsim",
     "Mixture": "submodular",
@@ -41,6 +46,7 @@ _HOMES = {
     "Stage": "stage",
     "Surroundings": "neighbour_graph",
     "Walk": "expand",
+    "YesNo": "yes_no",
     "best_paths": "pagerank",
     "best_subset": "submodular",
     "dpp_map": "determinantal",
@@ -49,6 +55,7 @@ _HOMES = {
     "fuse": "fusion",
     "greedy": "submodular",
     "knn_edges": "neighbour_graph",
+    "label_candidates": "candidate_labels",
     "links_of": "neighbour_graph",
     "mention_edges": "mentions",
     "personalised_pagerank": "pagerank",
@@ -59,10 +66,14 @@ _HOMES = {
 
 if TYPE_CHECKING:
     from isometry.ranking.bm25 import BM25
+    from isometry.ranking.candidate_labels import CandidateLabels, label_candidates
     from isometry.ranking.compress import Compress, Objective
+    from isometry.ranking.cross_encoder import CrossEncoderScorer
     from isometry.ranking.determinantal import LogDeterminant, dpp_map
     from isometry.ranking.diversify import Diversify
+    from isometry.ranking.embedding_listwise import EmbeddingListwise, ListwisePrompt
     from isometry.ranking.expand import Expand, Walk
+    from isometry.ranking.feedback import Feedback
     from isometry.ranking.fusion import Fuse, fuse
     from isometry.ranking.keyword_search import KeywordSearch
     from isometry.ranking.maxsim import MaxSim
@@ -84,18 +95,24 @@ if TYPE_CHECKING:
         best_subset,
         greedy,
     )
+    from isometry.ranking.yes_no import YesNo
 
 __all__ = [
     "BM25",
+    "CandidateLabels",
     "ClusterReward",
     "Compress",
+    "CrossEncoderScorer",
     "Dispersion",
     "Diversify",
     "Edge",
+    "EmbeddingListwise",
     "Expand",
     "FacilityLocation",
+    "Feedback",
     "Fuse",
     "KeywordSearch",
+    "ListwisePrompt",
     "LogDeterminant",
     "MaxSim",
     "Mixture",
@@ -111,6 +128,7 @@ __all__ = [
     "Stage",
     "Surroundings",
     "Walk",
+    "YesNo",
     "best_paths",
     "best_subset",
     "dpp_map",
@@ -119,6 +137,7 @@ __all__ = [
     "fuse",
     "greedy",
     "knn_edges",
+    "label_candidates",
     "links_of",
     "mention_edges",
     "personalised_pagerank",

@@ -16,13 +16,13 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
-from isometry.errors import RecipeError
+from isometry.errors import InputError, RecipeError
 from isometry.lab import Card, Claim, Lab, Outcome
-from isometry.negatives import DistinctBatches, check_guide, guided_mask, mask_quality
+from isometry.negatives import DistinctBatches, check_guide, gist_loss, guided_mask, mask_quality
 from isometry.negatives.masks import text_key
 from isometry.objectives import own_entries, score_blocks
 from isometry.objectives.info_nce import info_nce
-from isometry.training import apply_head, layer_features, mlp_head, train
+from isometry.training import Plan, Tuning, apply_head, layer_features, mlp_head, train
 from isometry.types import FloatArray, Scores
 
 CARD = Card(
@@ -180,6 +180,14 @@ def prepare(lab: Lab) -> Study:
     return Study(
         (sides[0][0], sides[0][1]), (sides[1][0], sides[1][1]), None if gold is None else gold[test_rows], task
     )
+
+
+def plan(tuning: Tuning) -> Plan:
+    """InfoNCE over query-document, query-query and positive-positive pairs, guided by the model as it was."""
+    if tuning.kind == "sts":
+        raise InputError("GISTEmbed masks negatives; graded similarities have none. Give pairs, triplets or classes.")
+    loss = gist_loss(tuning.model, tuning.start, temperature=TEMPERATURE)
+    return Plan(loss, note="The guide is the model as it was.")
 
 
 def embed_side(lab: Lab, texts: list[str]) -> Side:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from isometry.errors import EmptyInput, InputError
+from isometry.training.checkpoints import Checkpoints
 
 Batch = TypeVar("Batch")
 
@@ -39,6 +41,7 @@ def train(
     warmup: float = 0.1,
     seed: int = 0,
     progress: Callable[[int, int | None], None] | None = None,
+    keep: Checkpoints | None = None,
 ) -> list[float]:
     """Train a module in place with AdamW, linear warm-up and linear decay to 0; return the loss of every step.
 
@@ -58,6 +61,8 @@ def train(
         For what is random inside the module, such as dropout.
     progress
         Called with (steps done, steps).
+    keep
+        Where the run is kept on its way; an interrupted one goes on from there, with the batches it would have had.
 
     Raises
     ------
@@ -74,14 +79,14 @@ def train(
         )
     optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0)
     rise = max(1, round(warmup * steps))
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / rise, (steps - step) / max(1, steps - rise))
-    )
     was_training, history = module.training, list[float]()
     module.train()
     try:
         with seeded(seed):
-            for step, batch in zip(range(steps), _forever(batches), strict=False):
+            if keep is not None:
+                history = keep.restore(module, optimizer)
+            done = len(history)
+            for step, batch in zip(range(done, steps), islice(_forever(batches), done, None), strict=False):
                 value = loss(module, batch)
                 history.append(float(value.detach()))
                 if not torch.isfinite(value):
@@ -90,10 +95,12 @@ def train(
                     )
                 optimizer.zero_grad(set_to_none=True)
                 value.backward()  # type: ignore[no-untyped-call]
+                optimizer.param_groups[0]["lr"] = lr * min((step + 1) / rise, (steps - step) / max(1, steps - rise))
                 optimizer.step()
-                schedule.step()
                 if progress is not None:
                     progress(step + 1, steps)
+                if keep is not None and ((step + 1) % keep.every == 0 or step + 1 == steps):
+                    keep.save(module, optimizer, history)
     finally:
         module.train(was_training)
     return history

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from isometry.errors import EmptyInput, InputError, UnknownName
 from isometry.types import Document, Hits, Queries
 from isometry.workbench.places import MODES
 
 if TYPE_CHECKING:
-    from isometry.encoders import LateInteraction, TextEncoder
+    from isometry.encoders import AlignedEncoder, LateInteraction, TextEncoder
     from isometry.ranking import Expand, NeighbourGraph, Provenance, Stage
     from isometry.store import Collection
     from isometry.workbench.late_interaction import TokenVectors
@@ -76,7 +76,7 @@ class Searcher:
     def __init__(
         self,
         collection: Collection,
-        encoder: TextEncoder | None = None,
+        encoder: TextEncoder | AlignedEncoder | None = None,
         late: LateInteraction | None = None,
         progress: Callable[[str, int, int | None], None] | None = None,
     ) -> None:
@@ -95,7 +95,7 @@ class Searcher:
             pooling = next((s.removeprefix("pooling=") for s in space.chain if s.startswith("pooling=")), None)
             self._encoder = load(self.collection.meta.get("model") or space.model, pooling=pooling)
         self.collection.default_space.check(self._encoder.space)
-        return self._encoder
+        return cast("TextEncoder", self._encoder)  # a student that was let into the space embeds questions alike
 
     @property
     def mode(self) -> str:
@@ -276,6 +276,19 @@ def hybrid(vector: Stage, keyword: Stage, fusion: str = FUSIONS[0]) -> Stage:
     if fusion != "scores":
         raise UnknownName("fusion", fusion, FUSIONS)
     return fuse(vector, keyword, how="weighted", weights=(0.5, 0.5), normalise="minmax")
+
+
+def query_encoder(collection: Collection, name: str) -> AlignedEncoder:
+    """Load a student whose queries may search a collection embedded by its teacher (asymmetric search, LEAF).
+
+    Raises
+    ------
+    SpaceMismatch
+        If its folder does not say that it was distilled from the collection's model, as it is now.
+    """
+    from isometry.encoders import aligned, load
+
+    return aligned(load(name), collection.default_space)
 
 
 def _cross_encoder(name: str) -> Any:

@@ -1,0 +1,166 @@
+"""Distil a model into a smaller one that speaks in its space, and say what that cost and gained."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from isometry.errors import InputError
+from isometry.stats import Comparison, compare
+from isometry.types import FloatArray, Scores
+from isometry.workbench.model_card import write_card
+from isometry.workbench.outputs import check_out, replacing, save_model, work_folder
+from isometry.workbench.reports import comparison_dict, verdict_of
+from isometry.workbench.tuning_data import TuningData, tuning_data
+
+Progress = Callable[[str, int, int | None], None]
+BATCH, RATE, MOST_STEPS = 32, 2e-4, 2000
+TRAINING_SHARE = 0.5  # of the budget; the rest embeds the texts and measures
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """A student, judged on held-out data: against its teacher, its untrained cut, and in the teacher's index."""
+
+    out: Path
+    teacher: str
+    layers: int
+    data: TuningData
+    texts: int
+    steps: int
+    against_cut: Comparison
+    against_teacher: Comparison
+    asymmetric: Comparison | None
+    agreement: dict[str, float]
+    seconds: float
+    notes: Sequence[str] = field(default=())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form; stable keys."""
+        kept = self.against_teacher.mean_method / self.against_teacher.mean_baseline
+        named = {"against its untrained cut": self.against_cut, "against its teacher": self.against_teacher,
+                 "queries by student, documents by teacher": self.asymmetric}  # fmt: skip
+        rows = [{**comparison_dict(c), "task": f"{c.task}: {name}"} for name, c in named.items() if c is not None]
+        return {
+            "out": str(self.out), "teacher": self.teacher, "layers": self.layers, "data": self.data.name,
+            "texts": self.texts, "steps": self.steps, "synthetic": self.data.synthetic,
+            "seconds": round(self.seconds, 1), "held_out": rows[0], "elsewhere": rows[1:], "agreement": self.agreement,
+            "verdict": f"{verdict_of(self.against_cut, 'its untrained cut')} It keeps {100 * kept:.1f} % of its "
+            "teacher's quality.",
+            "warnings": [], "notes": list(self.notes), "compared": ["other", "student"],
+        }  # fmt: skip
+
+
+def distil_model(
+    source: str | Path, out: Path, *, teacher: str = "minilm", layers: int = 2, budget: float = 600.0,
+    steps: int | None = None, seed: int = 0, root: Path | None = None, fresh: bool = False,
+    progress: Progress | None = None,
+) -> Distilled:  # fmt: skip
+    """Distil ``teacher`` into its first ``layers`` layers on the texts of some data (LEAF), and write the student.
+
+    The student is a plain sentence-transformers model; a record in its folder lets it search indexes of its teacher.
+
+    Parameters
+    ----------
+    source, root, seed
+        See `tuning_data`; labels and judgments are only used to judge.
+    budget
+        Seconds for everything; ``steps`` goes before it.
+    """
+    from isometry.encoders import embed, load, record_alignment
+    from isometry.spaces.least_squares import agreement
+    from isometry.training import Checkpoints
+    from isometry.training.cross_encoder import Schedule
+    from isometry.training.distil import distil
+
+    started, report = time.perf_counter(), progress or (lambda what, done, total: None)
+    check_out(out, fresh=fresh)
+    if fresh:
+        shutil.rmtree(work_folder(out), ignore_errors=True)
+    data = tuning_data(source, root=root)
+    texts, held = _texts(data)
+    encoder = load(teacher)
+    model = load(teacher, engine="torch").model
+    report("embedding", 0, len(texts))
+    targets: FloatArray = embed(encoder, texts, role="document", on_truncate="ignore").vectors
+    report("embedding", len(texts), len(texts))
+    cut = distil(model, texts, layers=layers, schedule=Schedule(steps=0), targets=targets, ridge=None)
+    count = steps or _steps(model, texts, targets, layers, budget, work_folder(out))
+    keep = Checkpoints(
+        work_folder(out), every=max(10, count // 10),
+        about={"data": data.name, "texts": len(texts), "layers": layers, "steps": count, "teacher": encoder.space.id},
+    )  # fmt: skip
+    student = distil(
+        model, texts, layers=layers, schedule=Schedule(steps=count, batch_size=BATCH, lr=RATE, seed=seed),
+        targets=targets, keep=keep, progress=lambda done, total: report("training", done, total),
+    )  # fmt: skip
+    report("measuring", 0, 4)
+    of_teacher, of_cut = data.test.score(encoder), data.test.score(cut)
+    with replacing(out) as folder:
+        save_model(student, folder)
+        measured = agreement(load(folder).encode_document(held), encoder.encode_document(held))
+        small = load(folder)
+        of_student = data.test.score(small)
+        asymmetric: Scores | None = None
+        if data.metric in ("ndcg@10", "mrr"):
+            asymmetric = data.test.score(_Asymmetric(small, encoder))
+        found = Distilled(
+            out, teacher, layers, data, len(texts), count, compare(of_student, of_cut, data.metric),
+            compare(of_student, of_teacher, data.metric),
+            None if asymmetric is None else compare(asymmetric, of_teacher, data.metric), measured,
+            time.perf_counter() - started, data.notes,
+        )  # fmt: skip
+        write_card(folder, found.to_dict(), title=out.name)
+        record_alignment(folder, encoder.space, measured)  # last: it names every file of the folder as it is now
+    shutil.rmtree(work_folder(out), ignore_errors=True)
+    return found
+
+
+class _Asymmetric:
+    """Queries by one encoder, documents by another of the same space."""
+
+    def __init__(self, queries: Any, documents: Any) -> None:
+        self.encode_query, self.encode_document = queries.encode_query, documents.encode_document
+        self.space = documents.space
+
+
+def _texts(data: TuningData) -> tuple[list[str], list[str]]:
+    """Return the texts to distil on and some held out; of a retrieval set the corpus counts, which needs no labels."""
+    from isometry.tasks import RetrievalTask
+
+    texts = [text for column in data.rows.columns for text in column]
+    if isinstance(data.test, RetrievalTask) and data.metric == "ndcg@10":
+        texts += [document.content for document in data.test.corpus if document.content.strip()]
+    distinct = sorted(set(texts))
+    if len(distinct) < 40:
+        raise InputError(f"{data.name} has {len(distinct)} different texts; distillation needs at least 40.")
+    held = distinct[:: max(2, len(distinct) // 200)][:200]
+    taken = set(held)
+    return [text for text in distinct if text not in taken], held
+
+
+def _steps(model: Any, texts: Sequence[str], targets: FloatArray, layers: int, budget: float, folder: Path) -> int:
+    """Return how many steps the budget allows, as settled before an interruption."""
+    import json
+
+    from isometry.files import make_folder, write_whole
+    from isometry.training.cross_encoder import Schedule
+    from isometry.training.distil import align_student, student_of
+
+    kept = make_folder(folder) / "settings.json"
+    if kept.is_file():
+        return int(json.loads(kept.read_text())["steps"])
+    student = student_of(model, layers=layers)
+    spent = list[float]()
+    for tries in (1, 3):
+        begun = time.perf_counter()
+        align_student(student, texts, targets, Schedule(steps=tries, batch_size=BATCH, lr=RATE))
+        spent.append(time.perf_counter() - begun)
+    each = max(1e-3, (spent[1] - spent[0]) / 2)
+    steps = int(min(MOST_STEPS, max(20, TRAINING_SHARE * budget / each)))
+    write_whole(kept, json.dumps({"steps": steps}).encode())
+    return steps

@@ -1,0 +1,202 @@
+"""Train a reranker on judged or paired data, and see what it adds to the search it reorders."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from isometry.errors import InputError
+from isometry.files import make_folder, write_whole
+from isometry.stats import compare
+from isometry.tasks import RetrievalTask
+from isometry.types import Hits, Queries, Scores
+from isometry.workbench.model_card import write_card
+from isometry.workbench.outputs import check_out, replacing, work_folder
+from isometry.workbench.reports import comparison_dict, verdict_of
+from isometry.workbench.tuning_data import TuningData, tuning_data
+
+if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder
+
+    from isometry.encoders import TextEncoder
+    from isometry.training.cross_encoder import Schedule
+
+Progress = Callable[[str, int, int | None], None]
+MAX_TOKENS = 128  # of query and document together, in training and in use
+NEGATIVES = 4
+MARGIN = 0.05  # a candidate within this share of its positive's score may be one itself
+SHARE = 0.5
+JUDGED = 200
+
+
+@dataclass(frozen=True)
+class Slates:
+    """Queries with their candidates, the positive first."""
+
+    queries: list[str]
+    texts: list[list[str]]
+
+    @property
+    def relevance(self) -> list[np.ndarray[Any, Any]]:
+        """1 for the positive, 0 for the others."""
+        return [np.eye(1, len(row), dtype=np.float32)[0] for row in self.texts]
+
+
+def train_reranker(
+    source: str | Path, out: Path, *, base: str = "minilm", encoder: str = "minilm", depth: int = 20,
+    budget: float = 600.0, steps: int | None = None, seed: int = 0, root: Path | None = None, fresh: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Train a cross-encoder on mined candidates and judge it on the ``depth`` best hits of held-out queries.
+
+    Parameters
+    ----------
+    source
+        See `tuning_data`: a BEIR folder, pairs or documents.
+    base
+        Whose transformer the cross-encoder starts from.
+    encoder
+        The first stage: finds candidates to train on, and the hits to reorder.
+    depth
+        How many hits are reordered.
+
+    Raises
+    ------
+    InputError
+        If the data has no queries to rank documents for.
+    """
+    from isometry.encoders import load
+    from isometry.ranking.cross_encoder import CrossEncoderScorer
+    from isometry.training.cross_encoder import cross_encoder
+
+    started, report = time.perf_counter(), progress or (lambda what, done, total: None)
+    check_out(out, fresh=fresh)
+    if fresh:
+        shutil.rmtree(work_folder(out), ignore_errors=True)
+    data = tuning_data(source, root=root)
+    if not isinstance(data.test, RetrievalTask):
+        raise InputError(
+            f"A reranker orders documents for a query; {data.name} holds {data.rows.kind} rows. Give pairs, a BEIR "
+            "folder or documents."
+        )
+    first = load(encoder)
+    report("finding candidates", 0, None)
+    slates = mined_slates(data, first, seed)
+    model = cross_encoder(load(base, engine="torch").model, pooling="mean", seed=seed)
+    model.max_seq_length = min(MAX_TOKENS, model.max_seq_length or MAX_TOKENS)
+    schedule = _train(model, slates, steps, budget, work_folder(out), seed, report, data.name)
+    report("measuring", 0, None)
+    before, after = judge(data.test, first, CrossEncoderScorer(model), depth, seed)
+    found = compare(after, before, "ndcg@10")
+    with replacing(out) as folder:
+        CrossEncoderScorer(model).save(folder)
+        facts = {
+            "out": str(out), "kind": "cross-encoder", "base": base, "first_stage": encoder, "data": data.name,
+            "slates": len(slates.queries), "steps": schedule.steps, "depth": depth, "max_tokens": MAX_TOKENS,
+            "synthetic": data.synthetic, "seconds": round(time.perf_counter() - started, 1),
+            "held_out": {**comparison_dict(found), "task": f"{data.name}: {depth} best hits reordered"},
+            "elsewhere": [], "verdict": verdict_of(found, "the order of the first stage"), "warnings": [],
+            "notes": list(data.notes), "compared": ["as found", "reordered"],
+        }  # fmt: skip
+        write_card(folder, facts, title=out.name)
+    shutil.rmtree(work_folder(out), ignore_errors=True)
+    return facts
+
+
+def mined_slates(data: TuningData, encoder: TextEncoder, seed: int) -> Slates:
+    """Pair each query with its positive and hard negatives that keep a margin below the positive's score.
+
+    Candidates are the documents of the rows themselves, so that nothing held out is looked at.
+    """
+    from isometry.encoders import embed
+    from isometry.negatives import Relative, mine
+
+    queries, positives = list(data.rows.columns[0]), list(data.rows.columns[1])
+    documents = list(dict.fromkeys(positives))
+    place = {text: row for row, text in enumerate(documents)}
+    together: dict[str, set[int]] = {}
+    for query, positive in zip(queries, positives, strict=True):
+        together.setdefault(query, set()).add(place[positive])
+    if len(documents) <= NEGATIVES + max(map(len, together.values())):
+        raise InputError(f"{len(documents)} different documents are too few to draw {NEGATIVES} negatives a query.")
+    q = embed(encoder, queries, role="query", on_truncate="ignore").vectors
+    d = embed(encoder, documents, role="document", on_truncate="ignore").vectors
+    found = mine(
+        q, d, [together[query] for query in queries], k=NEGATIVES, margin=Relative(MARGIN), texts=(queries, documents),
+        seed=seed,
+    )  # fmt: skip
+    texts = [
+        [positive, *(documents[int(r)] for r in row if r >= 0)]
+        for positive, row in zip(positives, found.rows, strict=True)
+    ]
+    kept = [i for i, row in enumerate(texts) if len(row) > 1]
+    return Slates([queries[i] for i in kept], [texts[i] for i in kept])
+
+
+def judge(
+    task: RetrievalTask, encoder: Any, scorer: Any, depth: int, seed: int, most: int = JUDGED
+) -> tuple[Scores, Scores]:
+    """Score the first ``depth`` hits of at most ``most`` judged queries, as found and as reordered."""
+    from isometry.ranking import Rerank
+    from isometry.ranking.rerank import Rerank as Stage
+    from isometry.tasks import evaluate_run
+
+    judged = [query for query, grades in task.qrels.items() if any(grade > 0 for grade in grades.values())]
+    chosen = sorted(np.random.default_rng(seed).permutation(len(judged))[:most].tolist())
+    few = replace(task, qrels={judged[i]: task.qrels[judged[i]] for i in chosen}, k=max(depth, 100))
+    texts = {judged[i]: task.queries[judged[i]] for i in chosen}
+    hits: Hits = few._search(encoder, texts)
+    stage: Stage = Rerank(scorer, depth=depth, texts={d.id: d.content for d in task.corpus})
+    ordered = stage(Queries.of(texts), hits)
+    cut = Hits.build(ordered.query_ids, [hits.row(i)[:depth] for i in range(len(hits))])
+    first, second = (evaluate_run(few.qrels, h, ("ndcg@10",), task=task.name, system=name) for h, name in (
+        (cut, "as found"), (ordered, "reordered"),
+    ))  # fmt: skip
+    return first, second
+
+
+def _train(
+    model: CrossEncoder, slates: Slates, steps: int | None, budget: float, folder: Path, seed: int, report: Progress,
+    name: str,
+) -> Schedule:  # fmt: skip
+    from isometry.training import Checkpoints
+    from isometry.training.cross_encoder import Schedule, train_cross_encoder_listwise
+
+    schedule = Schedule(steps=steps or _steps(model, slates, budget, folder), batch_size=8, lr=3e-5, seed=seed)
+    keep = Checkpoints(
+        folder, every=max(10, schedule.steps // 10),
+        about={"data": name, "slates": len(slates.queries), "steps": schedule.steps, "seed": seed},
+    )  # fmt: skip
+    train_cross_encoder_listwise(
+        model, slates.queries, slates.texts, slates.relevance, schedule, keep=keep,
+        progress=lambda done, total: report("training", done, total),
+    )  # fmt: skip
+    return schedule
+
+
+def _steps(model: CrossEncoder, slates: Slates, budget: float, folder: Path) -> int:
+    """Return how many steps the budget allows, at most three passes, as settled before an interruption."""
+    import copy
+
+    from isometry.training.cross_encoder import Schedule, train_cross_encoder_listwise
+
+    kept = make_folder(folder) / "settings.json"
+    if kept.is_file():
+        return int(json.loads(kept.read_text())["steps"])
+    trial, spent = copy.deepcopy(model), list[float]()
+    for tries in (1, 3):
+        begun = time.perf_counter()
+        few: Sequence[str] = slates.queries
+        train_cross_encoder_listwise(trial, few, slates.texts, slates.relevance, Schedule(steps=tries, batch_size=8))
+        spent.append(time.perf_counter() - begun)
+    each = max(1e-3, (spent[1] - spent[0]) / 2)
+    steps = int(min(max(20, 3 * len(slates.queries) // 8), max(20, SHARE * budget / each)))
+    write_whole(kept, json.dumps({"steps": steps}).encode())
+    return steps
