@@ -5,8 +5,8 @@ import torch
 from transformers import BertConfig, BertForMaskedLM
 
 from isometry.modules import MaskingCollator, RetroMAE, SizedMAE
-from isometry.training.masked_language import train_wordpiece
 from isometry.training.masked_pretraining import pretrain
+from isometry.training.wordpiece import train_wordpiece
 
 TEXTS = [f"the {a} {b} the {a} again" for a in ("dog", "cat", "bird", "fish") for b in ("sees", "hears", "meets")] * 3
 

@@ -10,9 +10,10 @@ from isometry.modules import layer_embeddings
 from isometry.objectives import CoSENT, FullOnly, Menu, Size, SizedLoss
 from isometry.training import keep_texts
 from isometry.training.fine_tuning import Settings
-from isometry.training.masked_language import sentence_model, train_wordpiece
+from isometry.training.masked_language import sentence_model
 from isometry.training.rows import Rows
 from isometry.training.sizes import embed_layers, tune_in_memory
+from isometry.training.wordpiece import train_wordpiece
 
 WORDS = ["red", "green", "blue", "one", "two", "three", "dog", "cat", "bird", "sings", "runs", "sleeps"]
 RNG = np.random.default_rng(0)

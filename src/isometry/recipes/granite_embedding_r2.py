@@ -39,9 +39,10 @@ from isometry.ranking.cross_encoder import CrossEncoderScorer
 from isometry.tasks.class_separation import neighbour_precision
 from isometry.training import Plan, Tuning, apply_head, layer_features, mlp_head, train
 from isometry.training.cross_encoder import Schedule, cross_encoder, train_cross_encoder_listwise
-from isometry.training.masked_language import sentence_model, train_wordpiece
+from isometry.training.masked_language import sentence_model
 from isometry.training.masked_pretraining import pretrain
 from isometry.training.tuning import default_loss
+from isometry.training.wordpiece import train_wordpiece
 from isometry.types import FloatArray, IntArray, Scores
 
 CARD = Card(

@@ -31,10 +31,10 @@ from isometry.objectives import (
 )
 from isometry.training import Plan, Tuning
 from isometry.training.fine_tuning import label_tensor
-from isometry.training.masked_language import train_wordpiece
 from isometry.training.masked_pretraining import pretrain
 from isometry.training.sizes import embed_layers
 from isometry.training.tuning import default_loss
+from isometry.training.wordpiece import train_wordpiece
 from isometry.types import Scores
 
 if TYPE_CHECKING:

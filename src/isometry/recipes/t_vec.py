@@ -54,7 +54,7 @@ CARD = Card(
         "isometry.encoders.vocabulary:extend_vocabulary",
         "isometry.encoders.vocabulary:fertility",
         "isometry.diagnostics.weight_difference:compare_weights",
-        "isometry.training.merging:average",
+        "isometry.training.merging.states:average",
     ),
     needs=("labelled",),
     aliases=("domain adaptation", "triplet loss", "vocabulary extension", "weight difference", "telecom embeddings"),

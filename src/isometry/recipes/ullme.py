@@ -47,7 +47,7 @@ CARD = Card(
     parts=(
         "isometry.objectives.generation:preference_loss", "isometry.objectives.generation:sequence_log_probs",
         "isometry.objectives.nt_xent:nt_xent", "isometry.objectives.nt_xent:multi_similarity_pairs",
-        "isometry.training.grad_cache:embed_cached", "isometry.modules.attention_mask:run",
+        "isometry.training.gradient_caching:embed_cached", "isometry.modules.attention_mask:run",
         "isometry.modules.pooling.plain:pool", "isometry.tasks.perplexity:perplexity",
         "isometry.encoders.backbones:load_decoder", "isometry.training.adapters:add_lora",
     ),

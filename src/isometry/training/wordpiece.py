@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from heapq import heapify, heappop, heappush
+from itertools import pairwise
 from typing import Any
 
 from isometry.errors import EmptyInput, InputError
@@ -87,7 +88,7 @@ def learn_pieces(words: Counter[str], size: int) -> list[str]:
 
 def _count(symbols: list[str], count: int, row: int, pairs: Counter[Pair], places: dict[Pair, set[int]]) -> set[Pair]:
     """Add a word's pairs to the counts, or with a negative count take them out; return them."""
-    found = list(zip(symbols, symbols[1:], strict=False))
+    found = list(pairwise(symbols))
     for pair in found:
         pairs[pair] += count
         if count > 0:
