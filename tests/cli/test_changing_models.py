@@ -94,6 +94,15 @@ def test_techniques_are_listed(isometry):
         (("cut", "BASE", "--out", "x"), "--layers, --dims"),
         (("distill", "TABLE", "--teacher", "BASE", "--layers", "9", "--out", "x"), "9"),
         (("compare", "--data", "TABLE", "--recipes", ","), "at least one"),
+        (("compare", "--data", "sts/stsb", "--recipes", "gistembed,bebr"), "need a file or folder"),
+        (
+            ("tune", "TABLE", "--lr", "0", "--steps", "3", "--base", "BASE", "--out", "x"),
+            "lr > 0",
+        ),
+        (("tune", "TABLE", "--budget", "9" * 400, "--out", "x"), "10m"),
+        (("tune", "TABLE", "--out", "."), "must name the folder"),
+        (("tune", "TABLE", "--base", "BASE", "--fresh", "--out", "BASE"), "this command reads"),
+        (("merge", "BASE", "BASE", "--method", "task-arithmetic", "--out", "x"), "needs --base"),
     ],
 )
 def test_wrong_input_is_one_sentence(isometry, base, table, tmp_path, monkeypatch, arguments, said):
@@ -130,7 +139,8 @@ def test_a_killed_run_goes_on(home, base, table, tmp_path, how):
             break
         time.sleep(0.05)
     killed.send_signal(how)
-    killed.communicate()
+    _, said = killed.communicate()
+    assert how != signal.SIGINT or b"run the same command to go on" in said
     assert not (tmp_path / "again").exists()
     assert unfinished.exists()
     subprocess.run(command(tmp_path / "again"), env=environment, check=True, capture_output=True)

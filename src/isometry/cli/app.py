@@ -84,7 +84,9 @@ def main() -> None:
     except IsometryError as error:
         sys.stderr.write(f"Error: {error}\n")
         sys.exit(2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:
+        if isinstance(end, SystemExit) and end.code != 130:  # what typer makes of an interruption, without a word
+            raise
         sys.stderr.write("Interrupted; what was finished is kept, run the same command to go on.\n")
         sys.exit(130)
     except BrokenPipeError:

@@ -47,14 +47,18 @@ def compare(
         runner.card(slug).preset(preset)  # unknown names are reported before anything runs
     tuned = [] if data is None else [slug for slug in slugs if slug in techniques()]
     claimed = [slug for slug in slugs if slug not in tuned]
+    if claimed and data is not None and not Path(data).exists():
+        raise EmptyInput(
+            f"{', '.join(claimed)} need a file or folder of data, and {data} is none; leave them out of --recipes."
+        )
     limit, found, rows, unfit = parse_duration(budget), None, list[Any](), dict[str, str]()
     with remarks(), progress_bar(quiet=quiet) as progress:
+        if claimed:  # first: what cannot run says so before any tuning
+            rows, unfit = _claims(claimed, preset, data, root, model, seeds, progress)
         if tuned and data is not None:
             found = rank_techniques(
                 data, tuned, base=model, budget=limit, steps=steps, seed=seed, root=data_root(root), progress=progress
             )
-        if claimed:
-            rows, unfit = _claims(claimed, preset, data, root, model, seeds, progress)
     unfit |= found.left_out if found else {}
     for slug, reason in unfit.items():
         say(f"Left out {slug}: {reason}")
@@ -71,13 +75,10 @@ def compare(
 def _claims(
     slugs: list[str], preset: str, data: str | None, root: Path | None, model: str, seeds: int | None, progress: Any
 ) -> tuple[list[Any], dict[str, str]]:
-    from isometry.errors import EmptyInput
     from isometry.lab import runner
     from isometry.workbench.places import cache_folder
 
     path = None if data is None else Path(data)
-    if path is not None and not path.exists():
-        raise EmptyInput(f"{path} does not exist; give a file or folder of data.")
     return runner.compare(
         slugs, preset, seeds=seeds, user_data=path, data_root=data_root(root), model=model, progress=progress,
         cache=cache_folder() / "lab",

@@ -110,7 +110,7 @@ class SizeStudy:
             Train the model cut to so many layers instead of the whole one.
         """
         config, found = self.lab.config, list[Units]()
-        started = time.perf_counter()
+        started = time.process_time()
         spent = 0.0
         for seed in self.lab.seeds:
             model = copy.deepcopy(self.start) if cut is None else cut_layers(self.start, cut)
@@ -118,10 +118,10 @@ class SizeStudy:
             loss = SizedLoss(model, embed_layers, CoSENT(scale=config["scale"]), schedule(seed), full=full, align=align)
             settings = Settings(config["steps"], config["batch"], config["lr"], seed=seed, max_tokens=64)
             tune_in_memory(model, self.rows, loss, settings, progress=self._report(name))
-            spent += time.perf_counter() - started
+            spent += time.process_time() - started
             found.append(self.judge(model, sizes))
             self.models[name] = model
-            started = time.perf_counter()
+            started = time.process_time()
         self.seconds[name] = spent
         return {size: np.mean([units[size] for units in found], axis=0) for size in found[0]}
 

@@ -186,7 +186,7 @@ def report(study: SizeStudy, systems: Mapping[str, Units], widths: Sequence[int]
     for name, units in systems.items():
         grid = {f"layer {n}": [round(float(units[Size(n, d)].mean()), 4) for d in widths] for n in layers}
         outcome.fact(f"spearman, {name}, dims {list(widths)}", grid)
-    outcome.fact("seconds of training", {name: round(value, 1) for name, value in study.seconds.items()})
+    outcome.fact("processor seconds of training", {name: round(value, 1) for name, value in study.seconds.items()})
     for d in (min(widths), study.full.dims):
         outcome.plot(
             f"quality-by-layer-{d}-dims",

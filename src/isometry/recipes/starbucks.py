@@ -201,7 +201,7 @@ def report(study: SizeStudy, systems: Mapping[str, Units], separate: Units, outc
         curves["cut and trained separately"] = [(size, float(values.mean())) for size, values in separate.items()]
     for name, points in curves.items():
         outcome.fact(f"spearman by size, {name}", {f"{s.layers}x{s.dims}": round(v, 4) for s, v in points})
-    outcome.fact("seconds of training", {name: round(value, 1) for name, value in study.seconds.items()})
+    outcome.fact("processor seconds of training", {name: round(value, 1) for name, value in study.seconds.items()})
     places = {size: i for i, size in enumerate(systems["SRL"], 1)}
     series = {name: [(places[size], value) for size, value in points] for name, points in curves.items()}
     named = ", ".join(f"{s.layers}x{s.dims}" for s in places)

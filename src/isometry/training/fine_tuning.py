@@ -8,6 +8,7 @@ run and names step and rows.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -63,13 +64,14 @@ class Settings:
     warmup: float = 0.1
     seed: int = 0
     max_tokens: int | None = None
-    cache_above: int | None = 32_768
+    cache_above: int | None = 16_384
     checkpoints: int = 5
     patience: int | None = None
     length_aware: bool = True
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch_size < 2 or not self.lr > 0 or not 0 <= self.warmup < 1 or self.checkpoints < 1:
+        rates = 0 < self.lr < math.inf and 0 <= self.warmup < 1
+        if self.steps < 1 or self.batch_size < 2 or self.checkpoints < 1 or not rates:
             raise InputError(
                 "Training needs steps >= 1, batch_size >= 2, lr > 0, 0 <= warmup < 1 and checkpoints >= 1; got "
                 f"{self.steps}, {self.batch_size}, {self.lr:g}, {self.warmup:g} and {self.checkpoints}."
@@ -135,7 +137,7 @@ def fine_tune(
 
 def clear_checkpoints(folder: Path) -> None:
     """Remove what `fine_tune` kept in a folder, and the folder."""
-    for kept in [*folder.glob("checkpoint-*"), *folder.glob("run.json")]:
+    for kept in [*folder.glob("checkpoint-*"), *folder.glob("run.json"), *folder.glob("eval")]:
         shutil.rmtree(kept) if kept.is_dir() else kept.unlink()
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()

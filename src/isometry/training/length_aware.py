@@ -63,7 +63,7 @@ class LengthAware(nn.Module):
         Most padded tokens of one part where caching is used.
     """
 
-    def __init__(self, model: nn.Module, *, cache_above: int | None = None, part_tokens: int = 4096) -> None:
+    def __init__(self, model: nn.Module, *, cache_above: int | None = None, part_tokens: int = 2048) -> None:
         super().__init__()
         if part_tokens < 1 or (cache_above is not None and cache_above < 0):
             raise InputError(f"part_tokens must be >= 1 and cache_above >= 0, got {part_tokens} and {cache_above}.")

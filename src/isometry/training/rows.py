@@ -135,6 +135,18 @@ def labelled_rows(texts: Sequence[str], labels: Sequence[str], *, seed: int = 0)
     return Rows("labelled", (left, right), numbers, dropped)
 
 
+def fitting_size(rows: Rows, most: int, *, same_class: bool = False, seed: int = 0) -> int:
+    """Return the largest of ``most``, a half, a quarter ... of it that batches of these rows can have."""
+    size = min(most, len(rows))
+    while size > 2:
+        try:
+            batches(rows, 2 + 2 * len(rows) // size, size, same_class=same_class, seed=seed)
+            return size
+        except InputError:
+            size //= 2
+    return max(size, 2)
+
+
 def batches(rows: Rows, steps: int, batch_size: int, *, same_class: bool = False, seed: int = 0) -> list[list[int]]:
     """Return exactly ``steps`` batches of row numbers, pass after pass, without a text twice in a batch.
 

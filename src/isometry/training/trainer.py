@@ -13,6 +13,7 @@ from sentence_transformers import SentenceTransformer, SentenceTransformerTraine
 from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, TrainerCallback
 
+from isometry.errors import InputError
 from isometry.files import make_folder
 from isometry.training.collate import keep_texts
 from isometry.training.fine_tuning import History, Judge, Progress, Settings, TrainingDiverged
@@ -161,7 +162,12 @@ def _evaluator(judge: Callable[[SentenceTransformer], float]) -> Any:
         def __call__(self, model: SentenceTransformer, *_: Any, **__: Any) -> dict[str, float]:
             training = model.training
             model.eval()
-            value = judge(model)
+            try:
+                value = judge(model)
+            except InputError as error:
+                raise TrainingDiverged(
+                    f"The model cannot be judged any more ({error}); start over with a lower learning rate."
+                ) from error
             model.train(training)
             return {"judge": float(value)}
 

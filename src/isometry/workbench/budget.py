@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 from isometry.errors import InputError
@@ -25,6 +26,6 @@ def parse_duration(text: str) -> float:
     """
     match = _DURATION.fullmatch(text)
     seconds = float(match[1]) * _SECONDS[match[2].lower() or "s"] if match else 0.0
-    if not seconds:
+    if not 0 < seconds < math.inf:
         raise InputError(f"A budget is a time such as 90s, 10m or 1.5h, got {text!r}.")
     return seconds

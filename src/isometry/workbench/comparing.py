@@ -74,11 +74,13 @@ def rank_techniques(
         If none of the techniques can use the data, or the budget does not allow `MIN_STEPS` steps each.
     """
     from isometry.encoders import load
+    from isometry.training.rows import fitting_size
 
     report = progress or (lambda what, done, total: None)
     data = tuning_data(source, root=root)
     slugs = list(dict.fromkeys([DEFAULT, *recipes]))
-    costs, left_out = _costs(data, base, slugs, seed)
+    size = fitting_size(data.rows, BATCHES[data.rows.kind], seed=seed)
+    costs, left_out = _costs(data, base, slugs, size, seed)
     if not costs.keys() - {DEFAULT}:
         raise InputError(" ".join(left_out.values()) or "Name at least one technique besides the default.")
     count = steps or int(TRAINING_SHARE * budget / sum(costs.values()))
@@ -91,8 +93,8 @@ def rank_techniques(
     work = Path(mkdtemp(prefix="isometry-compare-"))
     try:
         for slug in costs:
-            choices = Choices(recipe=slug, steps=count, seed=seed)
-            model, _, _ = train(data, base, choices, work / slug, fresh=False, progress=_named(report, slug))
+            choices = Choices(recipe=slug, steps=count, batch_size=size, seed=seed)
+            model, _, _ = train(data, base, choices, work / slug, progress=_named(report, slug))
             save_model(model, work / "model")
             scores[slug] = data.test.score(load(work / "model"))
             shutil.rmtree(work / "model")
@@ -101,21 +103,23 @@ def rank_techniques(
         shutil.rmtree(work, ignore_errors=True)
     found = compare_all([scores[slug] for slug in costs], scores[base], data.metric)
     rows = sorted(zip(costs, found, strict=True), key=lambda row: -row[1].delta)
-    return Ranking(data, base, count, BATCHES[data.rows.kind], rows, left_out)
+    return Ranking(data, base, count, size, rows, left_out)
 
 
 def _named(report: Progress, slug: str) -> Progress:
     return lambda what, done, total: report(f"{slug}: {what}", done, total)
 
 
-def _costs(data: TuningData, base: str, slugs: Sequence[str], seed: int) -> tuple[dict[str, float], dict[str, str]]:
+def _costs(
+    data: TuningData, base: str, slugs: Sequence[str], size: int, seed: int
+) -> tuple[dict[str, float], dict[str, str]]:
     """Return seconds for one step of every run of each technique, and why some cannot use the data."""
     from isometry.encoders import load
     from isometry.training import Tuning
     from isometry.training.fine_tuning import Settings, seconds_per_step
 
     kind = data.rows.kind
-    settings = Settings(1, min(BATCHES[kind], len(data.rows)), RATES[kind], max_tokens=TRAINING_TOKENS, seed=seed)
+    settings = Settings(1, size, RATES[kind], max_tokens=TRAINING_TOKENS, seed=seed)
     costs, left_out = dict[str, float](), dict[str, str]()
     for slug in slugs:
         model = copy.deepcopy(load(base, engine="torch").model)

@@ -11,7 +11,7 @@ from typing import Any
 from isometry.errors import InputError
 from isometry.stats import compare
 from isometry.workbench.model_card import write_card
-from isometry.workbench.outputs import check_out, replacing, save_model
+from isometry.workbench.outputs import check_out, replacing, save_model, working
 from isometry.workbench.reports import comparison_dict, verdict_of
 from isometry.workbench.tuning_data import tuning_data
 
@@ -32,15 +32,17 @@ def cut(
     from isometry.encoders import load
 
     started = time.perf_counter()
-    check_out(out, fresh=fresh)
+    check_out(out, fresh=fresh, sources=[name])
     if layers is None and dims is None:
         raise InputError("Say what to cut: --layers, --dims or both.")
     tasks = [(found.test, found.metric) for found in (tuning_data(d, root=root) for d in data)]
-    encoder = load(name)
-    small = cut_model(load(name, engine="torch").model, layers=layers, dims=dims)
-    with replacing(out) as folder:
+    encoder = load(name, engine="torch")  # both on one engine: reduced precision differs by the modules
+    small = cut_model(encoder.model, layers=layers, dims=dims)
+    with working(out, fresh=fresh), replacing(out) as folder:
         save_model(small, folder)
-        found = [compare(task.score(load(folder)), task.score(encoder), metric) for task, metric in tasks]
+        found = [
+            compare(task.score(load(folder, engine="torch")), task.score(encoder), metric) for task, metric in tasks
+        ]
         rows = [comparison_dict(c) for c in found]
         facts = {
             "out": str(out), "model": name, "layers": layers, "dims": dims,

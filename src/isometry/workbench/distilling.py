@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from isometry.errors import InputError
 from isometry.stats import Comparison, compare
 from isometry.types import FloatArray, Scores
 from isometry.workbench.model_card import write_card
-from isometry.workbench.outputs import check_out, replacing, save_model, work_folder
+from isometry.workbench.outputs import check_out, digest, replacing, save_model, working
 from isometry.workbench.reports import comparison_dict, verdict_of
 from isometry.workbench.tuning_data import TuningData, tuning_data
 
@@ -41,7 +40,8 @@ class Distilled:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form; stable keys."""
-        kept = self.against_teacher.mean_method / self.against_teacher.mean_baseline
+        student, teacher = self.against_teacher.mean_method, self.against_teacher.mean_baseline
+        kept = f" It keeps {100 * student / teacher:.1f} % of its teacher's quality." if teacher > 0 else ""
         named = {"against its untrained cut": self.against_cut, "against its teacher": self.against_teacher,
                  "queries by student, documents by teacher": self.asymmetric}  # fmt: skip
         rows = [{**comparison_dict(c), "task": f"{c.task}: {name}"} for name, c in named.items() if c is not None]
@@ -49,8 +49,7 @@ class Distilled:
             "out": str(self.out), "teacher": self.teacher, "layers": self.layers, "data": self.data.name,
             "texts": self.texts, "steps": self.steps, "synthetic": self.data.synthetic,
             "seconds": round(self.seconds, 1), "held_out": rows[0], "elsewhere": rows[1:], "agreement": self.agreement,
-            "verdict": f"{verdict_of(self.against_cut, 'its untrained cut')} It keeps {100 * kept:.1f} % of its "
-            "teacher's quality.",
+            "verdict": f"{verdict_of(self.against_cut, 'its untrained cut')}{kept}",
             "warnings": [], "notes": list(self.notes), "compared": ["other", "student"],
         }  # fmt: skip
 
@@ -78,45 +77,46 @@ def distil_model(
     from isometry.training.distil import distil
 
     started, report = time.perf_counter(), progress or (lambda what, done, total: None)
-    check_out(out, fresh=fresh)
-    if fresh:
-        shutil.rmtree(work_folder(out), ignore_errors=True)
+    check_out(out, fresh=fresh, sources=[teacher])
     data = tuning_data(source, root=root)
     texts, held = _texts(data)
-    encoder = load(teacher)
-    model = load(teacher, engine="torch").model
+    encoder = load(teacher, engine="torch")  # all on one engine: reduced precision differs by the modules
+    model = encoder.model
     report("embedding", 0, len(texts))
     targets: FloatArray = embed(encoder, texts, role="document", on_truncate="ignore").vectors
     report("embedding", len(texts), len(texts))
     cut = distil(model, texts, layers=layers, schedule=Schedule(steps=0), targets=targets, ridge=None)
-    count = steps or _steps(model, texts, targets, layers, budget, work_folder(out))
-    keep = Checkpoints(
-        work_folder(out), every=max(10, count // 10),
-        about={"data": data.name, "texts": len(texts), "layers": layers, "steps": count, "teacher": encoder.space.id},
-    )  # fmt: skip
-    student = distil(
-        model, texts, layers=layers, schedule=Schedule(steps=count, batch_size=BATCH, lr=RATE, seed=seed),
-        targets=targets, keep=keep, progress=lambda done, total: report("training", done, total),
-    )  # fmt: skip
-    report("measuring", 0, 4)
-    of_teacher, of_cut = data.test.score(encoder), data.test.score(cut)
-    with replacing(out) as folder:
-        save_model(student, folder)
-        measured = agreement(load(folder).encode_document(held), encoder.encode_document(held))
-        small = load(folder)
-        of_student = data.test.score(small)
-        asymmetric: Scores | None = None
-        if data.metric in ("ndcg@10", "mrr"):
-            asymmetric = data.test.score(_Asymmetric(small, encoder))
-        found = Distilled(
-            out, teacher, layers, data, len(texts), count, compare(of_student, of_cut, data.metric),
-            compare(of_student, of_teacher, data.metric),
-            None if asymmetric is None else compare(asymmetric, of_teacher, data.metric), measured,
-            time.perf_counter() - started, data.notes,
+    with working(out, fresh=fresh) as work:
+        count = steps or _steps(model, texts, targets, layers, budget, work)
+        keep = Checkpoints(
+            work, every=max(10, count // 10),
+            about={"data": data.name, "texts": digest([texts]), "layers": layers, "steps": count,
+                   "seed": seed, "teacher": encoder.space.id},
         )  # fmt: skip
-        write_card(folder, found.to_dict(), title=out.name)
-        record_alignment(folder, encoder.space, measured)  # last: it names every file of the folder as it is now
-    shutil.rmtree(work_folder(out), ignore_errors=True)
+        student = distil(
+            model, texts, layers=layers, schedule=Schedule(steps=count, batch_size=BATCH, lr=RATE, seed=seed),
+            targets=targets, keep=keep, progress=lambda done, total: report("training", done, total),
+        )  # fmt: skip
+        report("measuring", 0, 4)
+        of_teacher = data.test.score(encoder)
+        save_model(cut, work / "model-cut")  # read back, so that all are measured by one engine
+        of_cut = data.test.score(load(work / "model-cut", engine="torch"))
+        with replacing(out) as folder:
+            save_model(student, folder)
+            measured = agreement(load(folder, engine="torch").encode_document(held), encoder.encode_document(held))
+            small = load(folder, engine="torch")
+            of_student = data.test.score(small)
+            asymmetric: Scores | None = None
+            if data.metric in ("ndcg@10", "mrr"):
+                asymmetric = data.test.score(_Asymmetric(small, encoder))
+            found = Distilled(
+                out, teacher, layers, data, len(texts), count, compare(of_student, of_cut, data.metric),
+                compare(of_student, of_teacher, data.metric),
+                None if asymmetric is None else compare(asymmetric, of_teacher, data.metric), measured,
+                time.perf_counter() - started, data.notes,
+            )  # fmt: skip
+            write_card(folder, found.to_dict(), title=out.name)
+            record_alignment(folder, encoder.space, measured)  # last: it names every file of the folder as it is now
     return found
 
 

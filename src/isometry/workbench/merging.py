@@ -11,7 +11,7 @@ from isometry.errors import InputError
 from isometry.stats import compare
 from isometry.types import Scores
 from isometry.workbench.model_card import write_card
-from isometry.workbench.outputs import check_out, replacing, save_model
+from isometry.workbench.outputs import check_out, replacing, save_model, working
 from isometry.workbench.reports import comparison_dict, verdict_of
 from isometry.workbench.tuning_data import tuning_data
 
@@ -49,13 +49,17 @@ def merge(
         raise InputError(f"Merging needs at least two models, got {len(names)}.")
     if method not in METHODS:
         raise UnknownName("merging method", method, METHODS)
-    check_out(out, fresh=fresh)
+    if (base is None) == (method == "task-arithmetic"):
+        raise InputError("--method task-arithmetic needs --base, the models' common start; other methods take none.")
+    if weights is not None and method == "slerp":
+        raise InputError("--method slerp takes no --weights; use average or task-arithmetic, or leave them out.")
+    check_out(out, fresh=fresh, sources=[*names, *([] if base is None else [base])])
     tasks = [(found.test, found.metric) for found in (tuning_data(d, root=root) for d in data)]
     models = [load(name, engine="torch").model for name in names]
     start = None if base is None else load(base, engine="torch").model
     merged = merge_models(models, METHODS[method], weights=weights, base=start)  # type: ignore[arg-type]
     rows, singles = [], []
-    with replacing(out) as folder:
+    with working(out, fresh=fresh), replacing(out) as folder:
         save_model(merged, folder)
         done, todo = 0, len(tasks) * (len(names) + 1)
         comparisons = []

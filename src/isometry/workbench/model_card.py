@@ -11,6 +11,11 @@ from isometry import __version__
 from isometry.files import write_whole
 from isometry.types import finite
 
+_KINDS = (
+    ("SentenceTransformer", "sentence-similarity", "feature-extraction", 'model.encode(["a sentence"])'),
+    ("CrossEncoder", "text-ranking", "cross-encoder", 'model.predict([("a query", "a document")])'),
+)
+
 
 def write_card(folder: Path, facts: Mapping[str, Any], *, title: str) -> None:
     """Write ``README.md`` and ``isometry.json`` into a model's folder.
@@ -29,9 +34,10 @@ def write_card(folder: Path, facts: Mapping[str, Any], *, title: str) -> None:
 def _card(facts: Mapping[str, Any], title: str) -> str:
     rows = [c for c in [facts.get("held_out"), *facts.get("elsewhere", [])] if c]
     told = {"verdict", "warnings", "notes", "held_out", "elsewhere", "version", "out", "compared"}
+    kind, task, feature, use = _KINDS[facts.get("kind") == "cross-encoder"]
     lines = [
-        "---", "library_name: sentence-transformers", "pipeline_tag: sentence-similarity",
-        "tags: [sentence-transformers, sentence-similarity, feature-extraction, isometry]", "---", "",
+        "---", "library_name: sentence-transformers", f"pipeline_tag: {task}",
+        f"tags: [sentence-transformers, {task}, {feature}, isometry]", "---", "",
         f"# {title}", "", f"{facts.get('verdict', '')}".strip(), "",
         *[f"**Warning:** {warning}" for warning in facts.get("warnings", [])], "",
     ]  # fmt: skip
@@ -42,8 +48,8 @@ def _card(facts: Mapping[str, Any], title: str) -> str:
     lines += ["## Made by", "", "| | |", "|---|---|"]
     lines += [f"| {key.replace('_', ' ')} | {_cell(value)} |" for key, value in facts.items() if key not in told]
     lines += [f"| isometry | {facts['version']} |", "", *[f"- {note}" for note in facts.get("notes", [])], ""]
-    lines += ["## Use", "", "```python", "from sentence_transformers import SentenceTransformer", "",
-              f'model = SentenceTransformer("{title}")', 'model.encode(["a sentence"])', "```", ""]  # fmt: skip
+    lines += ["## Use", "", "```python", f"from sentence_transformers import {kind}", "",
+              f'model = {kind}("{title}")', use, "```", ""]  # fmt: skip
     return "\n".join(lines)
 
 
@@ -57,5 +63,5 @@ def _row(c: Mapping[str, Any]) -> str:
 
 def _cell(value: Any) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(map(str, value))
-    return str(value)
+        return ", ".join(map(_cell, value))
+    return str(value).replace("|", "\\|").replace("\n", " ")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from isometry.stats import compare
 from isometry.tasks import RetrievalTask
 from isometry.types import Hits, Queries, Scores
 from isometry.workbench.model_card import write_card
-from isometry.workbench.outputs import check_out, replacing, work_folder
+from isometry.workbench.outputs import check_out, digest, replacing, working
 from isometry.workbench.reports import comparison_dict, verdict_of
 from isometry.workbench.tuning_data import TuningData, tuning_data
 
@@ -75,11 +74,10 @@ def train_reranker(
     from isometry.encoders import load
     from isometry.ranking.cross_encoder import CrossEncoderScorer
     from isometry.training.cross_encoder import cross_encoder
+    from isometry.training.fine_tuning import quiet
 
     started, report = time.perf_counter(), progress or (lambda what, done, total: None)
-    check_out(out, fresh=fresh)
-    if fresh:
-        shutil.rmtree(work_folder(out), ignore_errors=True)
+    check_out(out, fresh=fresh, sources=[base, encoder])
     data = tuning_data(source, root=root)
     if not isinstance(data.test, RetrievalTask):
         raise InputError(
@@ -89,24 +87,35 @@ def train_reranker(
     first = load(encoder)
     report("finding candidates", 0, None)
     slates = mined_slates(data, first, seed)
+    if not slates.queries:
+        raise InputError(
+            f"{encoder} finds no hard negatives in {data.name}: its other documents are all as near to the queries as "
+            "the right ones. Give more data, or another --encoder."
+        )
+    depth = min(depth, len(data.test.corpus))
     model = cross_encoder(load(base, engine="torch").model, pooling="mean", seed=seed)
     model.max_seq_length = min(MAX_TOKENS, model.max_seq_length or MAX_TOKENS)
-    schedule = _train(model, slates, steps, budget, work_folder(out), seed, report, data.name)
-    report("measuring", 0, None)
-    before, after = judge(data.test, first, CrossEncoderScorer(model), depth, seed)
-    found = compare(after, before, "ndcg@10")
-    with replacing(out) as folder:
-        CrossEncoderScorer(model).save(folder)
-        facts = {
-            "out": str(out), "kind": "cross-encoder", "base": base, "first_stage": encoder, "data": data.name,
-            "slates": len(slates.queries), "steps": schedule.steps, "depth": depth, "max_tokens": MAX_TOKENS,
-            "synthetic": data.synthetic, "seconds": round(time.perf_counter() - started, 1),
-            "held_out": {**comparison_dict(found), "task": f"{data.name}: {depth} best hits reordered"},
-            "elsewhere": [], "verdict": verdict_of(found, "the order of the first stage"), "warnings": [],
-            "notes": list(data.notes), "compared": ["as found", "reordered"],
-        }  # fmt: skip
-        write_card(folder, facts, title=out.name)
-    shutil.rmtree(work_folder(out), ignore_errors=True)
+    about = {
+        "data": data.name, "base": load(base, engine="torch").space.id, "first stage": first.space.id,
+        "texts": digest([query, *row] for query, row in zip(slates.queries, slates.texts, strict=True)),
+    }  # fmt: skip
+    with working(out, fresh=fresh) as work:
+        schedule = _train(model, slates, steps, budget, work, seed, report, about)
+        report("measuring", 0, None)
+        before, after = judge(data.test, first, CrossEncoderScorer(model), depth, seed)
+        found = compare(after, before, "ndcg@10")
+        with replacing(out) as folder:
+            with quiet():
+                CrossEncoderScorer(model).save(folder)
+            facts = {
+                "out": str(out), "kind": "cross-encoder", "base": base, "first_stage": encoder, "data": data.name,
+                "slates": len(slates.queries), "steps": schedule.steps, "depth": depth, "max_tokens": MAX_TOKENS,
+                "synthetic": data.synthetic, "seconds": round(time.perf_counter() - started, 1),
+                "held_out": {**comparison_dict(found), "task": f"{data.name}: {depth} best hits reordered"},
+                "elsewhere": [], "verdict": verdict_of(found, "the order of the first stage"), "warnings": [],
+                "notes": list(data.notes), "compared": ["as found", "reordered"],
+            }  # fmt: skip
+            write_card(folder, facts, title=out.name)
     return facts
 
 
@@ -164,7 +173,7 @@ def judge(
 
 def _train(
     model: CrossEncoder, slates: Slates, steps: int | None, budget: float, folder: Path, seed: int, report: Progress,
-    name: str,
+    about: Mapping[str, Any],
 ) -> Schedule:  # fmt: skip
     from isometry.training import Checkpoints
     from isometry.training.cross_encoder import Schedule, train_cross_encoder_listwise
@@ -172,7 +181,7 @@ def _train(
     schedule = Schedule(steps=steps or _steps(model, slates, budget, folder), batch_size=8, lr=3e-5, seed=seed)
     keep = Checkpoints(
         folder, every=max(10, schedule.steps // 10),
-        about={"data": name, "slates": len(slates.queries), "steps": schedule.steps, "seed": seed},
+        about={**about, "steps": schedule.steps, "seed": seed},
     )  # fmt: skip
     train_cross_encoder_listwise(
         model, slates.queries, slates.texts, slates.relevance, schedule, keep=keep,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +16,7 @@ from isometry.errors import InputError, UnknownName
 from isometry.files import make_folder
 from isometry.stats import compare
 from isometry.workbench.model_card import write_card
-from isometry.workbench.outputs import check_out, replacing, save_model, work_folder
+from isometry.workbench.outputs import check_out, check_work, replacing, save_model, working
 from isometry.workbench.reports import comparison_dict, verdict_of
 from isometry.workbench.tuning_data import TuningData, elsewhere_task, tuning_data
 
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from isometry.training import Plan, Tuning
     from isometry.training.fine_tuning import Settings
     from isometry.training.rows import Rows
+    from isometry.types import Scores
 
 Progress = Callable[[str, int, int | None], None]
 DEFAULT = "default"
@@ -80,6 +80,7 @@ class Tuned:
     result: Comparison
     elsewhere: Sequence[Comparison]
     seconds: float
+    cpu_seconds: float
     notes: Sequence[str] = field(default=())
 
     @property
@@ -103,6 +104,7 @@ class Tuned:
             "kind": self.data.rows.kind, "rows": len(self.data.rows), "synthetic": self.data.synthetic,
             "steps": self.settings.steps, "batch_size": self.settings.batch_size, "lr": self.settings.lr,
             "max_tokens": self.settings.max_tokens, "seed": self.settings.seed, "seconds": round(self.seconds, 1),
+            "cpu_seconds": round(self.cpu_seconds, 1),
             "held_out": comparison_dict(self.result), "verdict": self.verdict,
             "elsewhere": [comparison_dict(c) for c in self.elsewhere], "warnings": self.warnings,
             "notes": list(self.notes),
@@ -167,31 +169,29 @@ def tune(
     from isometry.encoders import load
 
     choices = choices or Choices()
-    started, report = time.perf_counter(), progress or _silent
-    check_out(out, fresh=fresh)
+    started, cpu, report = time.perf_counter(), time.process_time(), progress or _silent
+    check_out(out, fresh=fresh, sources=[base])
     data = tuning_data(source, root=root)
     encoder = load(base)
     others = _elsewhere(elsewhere, data.name, root)
-    report("measuring before", 0, 1 + len(others))
-    before = [task.score(encoder) for task, _ in _tasks(data, others)]
-    model, settings, notes = train(data, base, choices, work_folder(out), fresh=fresh, progress=report)
-    with replacing(out) as folder:
-        save_model(model, folder)
-        tuned = load(folder)
-        report("measuring after", 0, 1 + len(others))
-        after = [task.score(tuned) for task, _ in _tasks(data, others)]
-        found = [compare(b, a, metric) for (_, metric), a, b in zip(_tasks(data, others), before, after, strict=True)]
-        result = Tuned(
-            out, base, choices.recipe, data, settings, found[0], found[1:], time.perf_counter() - started,
-            (*data.notes, *notes),
-        )  # fmt: skip
-        write_card(folder, result.to_dict(), title=out.name)
-    shutil.rmtree(work_folder(out), ignore_errors=True)
+    tasks = [(data.test, data.metric), *others]
+    before = _measure("measuring before", tasks, encoder, report)
+    with working(out, fresh=fresh) as work:
+        model, settings, notes = train(data, base, choices, work, progress=report)
+        with replacing(out) as folder:
+            save_model(model, folder)
+            after = _measure("measuring after", tasks, load(folder), report)
+            found = [compare(b, a, metric) for (_, metric), a, b in zip(tasks, before, after, strict=True)]
+            result = Tuned(
+                out, base, choices.recipe, data, settings, found[0], found[1:], time.perf_counter() - started,
+                time.process_time() - cpu, (*data.notes, *notes),
+            )  # fmt: skip
+            write_card(folder, result.to_dict(), title=out.name)
     return result
 
 
 def train(
-    data: TuningData, base: str, choices: Choices, folder: Path, *, fresh: bool, progress: Progress
+    data: TuningData, base: str, choices: Choices, folder: Path, *, progress: Progress
 ) -> tuple[SentenceTransformer, Settings, list[str]]:
     """Train as many runs as the plan asks for and return their average; checkpoints go to ``folder``."""
     from isometry.encoders import load
@@ -199,10 +199,10 @@ def train(
     from isometry.training.adapters import add_lora, merge_lora
     from isometry.training.fine_tuning import fine_tune
 
-    if fresh:
-        shutil.rmtree(folder, ignore_errors=True)
     make_folder(folder)
     make = plan_of(choices.recipe)
+    start_id = load(base, engine="torch").space.id
+    check_work(folder, {"base": start_id, "recipe": choices.recipe, "lora": choices.lora})
     models, notes, settings, run, runs = [], list[str](), None, 0, 1
     while run < runs:
         model = copy.deepcopy(load(base, engine="torch").model)
@@ -248,11 +248,13 @@ def _judge(data: TuningData) -> Callable[[SentenceTransformer], float]:
 def _settings(choices: Choices, rows: Rows, model: SentenceTransformer, plan: Plan, folder: Path) -> Settings:
     """Settle the number of steps: as asked, as it was settled before an interruption, or what the budget allows."""
     from isometry.training.fine_tuning import Settings, seconds_per_step
+    from isometry.training.rows import fitting_size
 
-    size = min(choices.batch_size or BATCHES[rows.kind], len(rows))
+    fits = fitting_size(rows, BATCHES[rows.kind], same_class=plan.same_class_batches, seed=choices.seed)
+    size = min(choices.batch_size or fits, len(rows))
     values: dict[str, Any] = {
         "batch_size": size,
-        "lr": choices.lr or RATES[rows.kind],
+        "lr": RATES[rows.kind] if choices.lr is None else choices.lr,
         "max_tokens": choices.max_tokens or TRAINING_TOKENS,
         "seed": choices.seed,
     }
@@ -280,7 +282,7 @@ def _elsewhere(names: Sequence[str] | None, own: str, root: Path | None) -> list
 
     found = []
     for name in ELSEWHERE if names is None else names:
-        if name.rstrip("/").endswith(own.rstrip("/")):
+        if name == own or ((place := _place(name, root)) and place == _place(own, root)):
             continue
         if names is None:
             try:
@@ -291,8 +293,22 @@ def _elsewhere(names: Sequence[str] | None, own: str, root: Path | None) -> list
     return found
 
 
-def _tasks(data: TuningData, others: list[tuple[Task, str]]) -> list[tuple[Task, str]]:
-    return [(data.test, data.metric), *others]
+def _measure(what: str, tasks: Sequence[tuple[Task, str]], encoder: Any, report: Progress) -> list[Scores]:
+    scores = []
+    for done, (task, _) in enumerate(tasks):
+        report(what, done, len(tasks))
+        scores.append(task.score(encoder))
+    report(what, len(tasks), len(tasks))
+    return scores
+
+
+def _place(name: str, root: Path | None) -> Path | None:
+    from isometry.data.sets import locate
+
+    try:
+        return locate(name, root).resolve()
+    except InputError:  # a collection, or nothing
+        return None
 
 
 def _silent(what: str, done: int, total: int | None) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from isometry.data import load_set, split_by_document
 from isometry.data.schemas import STS, Labelled, Pairs, Retrieval, Triplets
+from isometry.data.triplets import DocumentSplit, normal_text
 from isometry.errors import InputError, IsometryError, UnknownName
 from isometry.tasks import ClassificationTask, RetrievalTask, STSTask
 from isometry.tasks.triplets import TripletTask
@@ -57,10 +58,11 @@ def tuning_data(source: str | Path, *, root: Path | None = None, seed: int = 0) 
     InputError
         If the data can train nothing, with the reason.
     """
-    train = _load(source, "train", root)
+    parts = _parts(source, root)
+    train = _load(source, "test" if "test" in parts and "train" not in parts else "train", root)
     if isinstance(train, list):
         return _documents(str(source), train, seed)
-    test = None if _one_part(source, root) else _load(source, "test", root)
+    test = _load(source, "test", root) if {"train", "test"} <= parts else None
     for part in (train, test):
         _no_empty(str(source), part)
     makers: dict[type, Callable[..., TuningData]] = {
@@ -115,7 +117,15 @@ def _load(source: str | Path, split: str, root: Path | None) -> Any:
     except IsometryError as error:
         path = Path(source).expanduser()
         if path.exists() and "known format" in str(error):
-            return list(documents(read(path), token_spans=_words, max_tokens=CHUNK_WORDS, overlap=0))
+            try:
+                return list(documents(read(path), token_spans=_words, max_tokens=CHUNK_WORDS, overlap=0))
+            except InputError as unread:
+                if "text_column" not in str(unread):
+                    raise
+                raise InputError(
+                    f"{source} has no columns to tune on; name them query and document; anchor, positive and negative; "
+                    "text and label; or sentence1, sentence2 and score."
+                ) from unread
         if isinstance(error, UnknownName) and (kept := _collection(str(source))) is not None:
             return kept
         raise
@@ -141,19 +151,21 @@ def _collection(name: str) -> Any:
     return Retrieval(kept, judgments["queries"], {q: row for q, row in qrels.items() if row}, name)
 
 
-def _one_part(source: str | Path, root: Path | None) -> bool:
+def _parts(source: str | Path, root: Path | None) -> set[str]:
     from isometry.data.sets import locate, recognise
 
     try:
         shape = recognise(locate(source, root))
     except UnknownName:  # a collection
-        return True
-    parts = shape.parts if shape else ()
-    return not ({"train"} <= set(parts) and {"test"} & set(parts))
+        return set()
+    return set(shape.parts) if shape else set()
 
 
 def _cut(documents: Sequence[str], texts: Sequence[Sequence[str]], most: int | None, seed: int) -> Any:
-    share = SHARE if most is None else min(SHARE, most / max(1, len(set(documents))))
+    count = len(set(documents))
+    if count < 2:
+        raise InputError(f"All {len(documents)} rows are about one text, so none can be held out; add rows on others.")
+    share = SHARE if most is None else min(SHARE, most / count)
     return split_by_document(documents, texts, share=share, seed=seed)
 
 
@@ -165,6 +177,11 @@ def _sts(name: str, train: STS, test: STS | None, seed: int) -> TuningData:
     def task(part: STS, rows: Sequence[int] | None = None) -> STSTask:
         take = range(len(part.left)) if rows is None else rows
         left, right = [part.left[i] for i in take], [part.right[i] for i in take]
+        if len({float(part.scores[i]) for i in take}) < 2:
+            raise InputError(
+                f"The {len(left)} scored pairs of {name} to judge by all have one score, so no order of them is right; "
+                "add pairs with other scores."
+            )
         return STSTask(left, right, [float(part.scores[i]) for i in take], name=name)
 
     held: Sequence[int] | None = None
@@ -172,7 +189,11 @@ def _sts(name: str, train: STS, test: STS | None, seed: int) -> TuningData:
     if test is None:
         split = _cut(train.left, list(zip(train.left, train.right, strict=True)), None, seed)
         keep, held = split.train.tolist(), split.test.tolist()
-        notes.append(_said(len(held), len(keep)))
+        notes.append(_said(split))
+    else:
+        seen = {_pair(row) for row in zip(test.left, test.right, strict=True)}
+        keep, said = _apart([_pair(row) not in seen for row in zip(train.left, train.right, strict=True)])
+        notes += said
     texts = [(train.left[i], train.right[i]) for i in keep]
     inner = _cut([left for left, _ in texts], texts, DEV_UNITS, seed + 1)
     dev = task(train, [keep[i] for i in inner.test])
@@ -190,7 +211,12 @@ def _labelled(name: str, train: Labelled, test: Labelled | None, seed: int) -> T
         split = _cut([str(i) for i in range(len(texts))], [[t] for t in texts], None, seed)
         test = Labelled([texts[i] for i in split.test], [labels[i] for i in split.test])
         texts, labels = [texts[i] for i in split.train], [labels[i] for i in split.train]
-        notes.append(_said(len(test.texts), len(texts)))
+        notes.append(_said(split))
+    else:
+        seen = {normal_text(text) for text in test.texts}
+        keep, said = _apart([normal_text(text) not in seen for text in texts])
+        texts, labels = [texts[i] for i in keep], [labels[i] for i in keep]
+        notes += said
     inner = _cut([str(i) for i in range(len(texts))], [[t] for t in texts], DEV_UNITS, seed + 1)
     kept = inner.train.tolist()
     rows = labelled_rows([texts[i] for i in kept], [labels[i] for i in kept], seed=seed)
@@ -220,12 +246,15 @@ def _pairs(name: str, train: Pairs, test: Pairs | None, seed: int) -> TuningData
         split = _cut(right, list(zip(left, right, strict=True)), None, seed)
         held = [(left[i], right[i]) for i in split.test]
         left, right = [left[i] for i in split.train], [right[i] for i in split.train]
-        notes.append(_said(len(held), len(left)))
+        notes.append(_said(split))
     else:
         chosen = range(len(test.left))
         if test.labels is not None:
             chosen = [i for i in chosen if test.labels[i].strip().casefold() in POSITIVE_LABELS]  # type: ignore[assignment]
         held = [(test.left[i], test.right[i]) for i in chosen]
+        keep, said = _unseen(left, held)
+        left, right = [left[i] for i in keep], [right[i] for i in keep]
+        notes += said
     inner = _cut(right, list(zip(left, right, strict=True)), DEV_UNITS, seed + 1)
     rows = distinct(Rows("pairs", ([left[i] for i in inner.train], [right[i] for i in inner.train])))
     dev = _finding(name, [(left[i], right[i]) for i in inner.test])
@@ -252,9 +281,12 @@ def _triplets(name: str, train: Triplets, test: Triplets | None, seed: int) -> T
     if test is None:
         split = _cut(columns[1], rows, None, seed)
         held, rows = [rows[i] for i in split.test], [rows[i] for i in split.train]
-        notes.append(_said(len(held), len(rows)))
+        notes.append(_said(split))
     else:
         held = list(zip(test.anchor, test.positive, test.negative, strict=True))
+        keep, said = _unseen(train.anchor, held)
+        rows = [rows[i] for i in keep]
+        notes += said
     inner = _cut([row[1] for row in rows], rows, DEV_UNITS, seed + 1)
     made = distinct(Rows("triplets", tuple(list(c) for c in zip(*[rows[i] for i in inner.train], strict=True))))
     dev = TripletTask([rows[i] for i in inner.test], name)
@@ -270,11 +302,17 @@ def _retrieval(name: str, train: Retrieval, test: Retrieval | None, seed: int) -
         held, judged = [judged[i] for i in sorted(order[:cut])], [judged[i] for i in sorted(order[cut:])]
         notes.append(f"{len(held)} of {len(held) + len(judged)} judged queries were held out.")
         test = Retrieval(train.corpus, train.queries, {q: train.qrels[q] for q in held})
-    documents = {d.id: d.content for d in train.corpus}
+    keep, said = _unseen([train.queries[q] for q in judged], [(test.queries[q],) for q in test.qrels])
+    judged = [judged[i] for i in keep]
+    notes += said
+    documents = {d.id: d.content for d in train.corpus if d.content.strip()}
     order = np.random.default_rng(seed + 1).permutation(len(judged))
     chosen = [judged[i] for i in order[: min(DEV_UNITS // 2, max(1, len(judged) // 5))]]
     rest = sorted(set(judged) - set(chosen))
-    pairs = [(train.queries[q], documents[d]) for q in rest for d, grade in train.qrels[q].items() if grade > 0]
+    rest = [rest[i] for i in _unseen([train.queries[q] for q in rest], [(train.queries[q],) for q in chosen])[0]]
+    rest = [q for q in rest if train.queries[q].strip()]
+    judgments = [(q, d) for q in rest for d, grade in train.qrels[q].items() if grade > 0 and d in documents]
+    pairs = [(train.queries[q], documents[d]) for q, d in judgments]
     if not pairs:
         raise InputError(f"{name} has {len(judged)} judged queries to train on; tuning needs more.")
     rows = distinct(Rows("pairs", ([q for q, _ in pairs], [d for _, d in pairs])))
@@ -299,9 +337,29 @@ def _documents(name: str, documents: Sequence[Document], seed: int) -> TuningDat
     return TuningData(name, made.rows, made.dev, made.test, made.metric, synthetic=True, notes=(said, *made.notes))
 
 
-def _said(held: int, kept: int) -> str:
-    return f"{held} of {held + kept} rows were held out, by document."
+def _said(split: DocumentSplit) -> str:
+    held, dropped = len(split.test), len(split.dropped)
+    said = f"{held} of {held + dropped + len(split.train)} rows were held out, by document."
+    return said if not dropped else f"{said[:-1]}; {dropped} others share a text with these and were left out."
+
+
+def _pair(row: Sequence[str]) -> frozenset[str]:
+    return frozenset(map(normal_text, row))
+
+
+def _unseen(first: Sequence[str], held: Sequence[Sequence[str]]) -> tuple[list[int], list[str]]:
+    """Return the rows whose query or anchor is no held-out text."""
+    seen = {normal_text(text) for row in held for text in row}
+    return _apart([normal_text(text) not in seen for text in first])
+
+
+def _apart(keep: Sequence[bool]) -> tuple[list[int], list[str]]:
+    rows = [i for i, kept in enumerate(keep) if kept]
+    if not rows:
+        raise InputError("Every row to train on is also in the held-out part; give other rows to one of them.")
+    out = len(keep) - len(rows)
+    return rows, [f"{out} rows to train on are also in the held-out part and were left out."] if out else []
 
 
 def _left_out(rows: Rows) -> tuple[str, ...]:
-    return tuple(f"{count} rows {reason} were left out." for reason, count in rows.dropped.items())
+    return tuple(f"{count} rows were left out: {reason}." for reason, count in rows.dropped.items())
