@@ -17,7 +17,7 @@ from isometry.types import Embeddings, FloatArray, Hits, Queries, check_vectors
 def rocchio(query: FloatArray, relevant: FloatArray, *, beta: float = 0.5) -> FloatArray:
     """Rocchio's query ``norm(q + beta mean(relevant))``; ``[d]`` from ``[d]`` and ``[k, d]``.
 
-    >>> rocchio(np.array([1.0, 0.0]), np.array([[0.0, 1.0]]), beta=1.0).round(3).tolist()
+    >>> [round(float(v), 3) for v in rocchio(np.array([1.0, 0.0]), np.array([[0.0, 1.0]]), beta=1.0)]
     [0.707, 0.707]
     """
     moved = query + beta * relevant.mean(0) if len(relevant) else query

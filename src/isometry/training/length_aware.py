@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from isometry.errors import InputError
+from isometry.training.freed_memory import give_back_freed_memory
 from isometry.training.gradient_caching import embed_cached
 
 PART_COST = 96  # padding tokens that cost as much as one more part; measured on a small encoder
@@ -28,7 +29,7 @@ def length_parts(lengths: Sequence[int], *, most: int = 1 << 30) -> list[list[in
     Examples
     --------
     >>> length_parts([250, 8, 9, 240])
-    [[1, 2], [0, 3]]
+    [[1, 2], [3, 0]]
     """
     order = sorted(range(len(lengths)), key=lambda row: (lengths[row], row))
     grains = [-(-lengths[row] // GRAIN) * GRAIN for row in order]
@@ -79,6 +80,8 @@ class LengthAware(nn.Module):
         parts = length_parts(lengths, most=self.part_tokens) if cached else length_parts(lengths)
         if len(parts) == 1 and not cached:
             return dict(self.model(dict(features)))
+        if cached:
+            give_back_freed_memory()
         chunks = [feature_rows(features, mask, part) for part in parts]
         vectors = embed_cached(self._embed, chunks) if cached else torch.cat([self._embed(chunk) for chunk in chunks])
         back = torch.argsort(torch.tensor([row for part in parts for row in part], device=vectors.device))
