@@ -29,7 +29,7 @@ demo: $(READY)  ## the main job on the built-in corpus: index, search, judge, in
 	@$(BIN)/python tools/demo.py
 
 test: $(READY)  ## the whole test suite
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(READY)  ## lint, format, types, import contracts, generated docs, doctests
 	$(BIN)/ruff check .

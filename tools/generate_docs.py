@@ -174,6 +174,21 @@ def rows_section(f: dict[str, Any]) -> Iterator[str]:
         yield f"\n{name} grows as {powers}."
 
 
+def train_section(f: dict[str, Any]) -> Iterator[str]:
+    """Steps a second and memory of fine-tuning beside a peer, then memory of a batch by its size."""
+    job = f["job"]
+    yield f"Batches of {job['batch']} rows, {job['threads']} thread(s), {job['repeats']} interleaved repeats.\n"
+    yield "| trainer | steps/s | ratio | MB above the model | loss of the last step |"
+    yield "|---|---|---|---|---|"
+    for name, r in f["speed"].items():
+        rate = f"{r['steps_per_second']:.3f} | {r['ratio']:.2f} | {r['above_model_mb']:,.0f} | {r['last_loss']:.3f}"
+        yield f"| {name} | {rate} |"
+    yield "\n| rows in a batch, gradients cached where they are many | MB above the model |"
+    yield "|---|---|"
+    for size, r in f["memory"].items():
+        yield f"| {size} | {r['above_model_mb']:,.0f} |"
+
+
 ENCODE = (
     "python benchmarks/encode.py --texts 384 --repeats 5 --scifact`, "
     "with int8: `python benchmarks/encode.py --texts 192 --repeats 3 --threads 1 --int8"
@@ -191,6 +206,7 @@ SECTIONS = (
     ("Growth with the number of vectors", "growth", "python benchmarks/vectors.py --growth", rows_section),
     ("Filtered search", "filtered", "python benchmarks/filtered.py", rows_section),
     ("Late interaction", "multi_vector", "python benchmarks/multi_vector.py", plain_section),
+    ("Training", "train", "python benchmarks/train.py --steps 6", train_section),
     ("First and warm search", "search", "python benchmarks/search.py", plain_section),
     ("Durability", "durability", "python benchmarks/durability.py --kills 300 --seed 1000", plain_section),
     ("Evaluation equals the peers'", "eval_equality", "python benchmarks/eval_equality.py", equality_section),
