@@ -86,7 +86,10 @@ def test_techniques_are_listed(isometry):
         (("tune", "TABLE", "--budget", "soon", "--out", "x"), "10m"),
         (("tune", "TABLE", "--lr", "-1", "--steps", "3", "--base", "BASE", "--out", "x"), "lr > 0"),
         (("tune", "TABLE", "--base", "no/such/model", "--out", "x"), "no/such/model"),
-        (("tune", "TABLE", "--budget", "1s", "--base", "BASE", "--batch-size", "160", "--out", "x"), "give at least"),
+        (
+            ("tune", "TABLE", "--budget", "0.01s", "--base", "BASE", "--batch-size", "160", "--out", "x"),
+            "give at least",
+        ),
         (("merge", "BASE", "--out", "x"), "two models"),
         (("merge", "BASE", "BASE", "--method", "magic", "--out", "x"), "slerp"),
         (("merge", "BASE", "BASE", "--weights", "1,b", "--out", "x"), "numbers separated"),
