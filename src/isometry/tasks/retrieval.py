@@ -63,7 +63,7 @@ class RetrievalTask:
     def score(self, system: Any, seed: int = 0) -> Scores:
         """Score an encoder, or a pipeline of `isometry.protocols.Stage`, on every query with a relevant document."""
         texts = {q: self.queries[q] for q, grades in self.qrels.items() if any(g > 0 for g in grades.values())}
-        hits = self._search(system, texts) if hasattr(system, "encode_document") else system(Queries.of(texts), None)
+        hits = self.search(system, texts) if hasattr(system, "encode_document") else system(Queries.of(texts), None)
         return evaluate_run(
             self.qrels,
             hits,
@@ -76,7 +76,8 @@ class RetrievalTask:
             **self.facts,
         )
 
-    def _search(self, encoder: Any, texts: Mapping[str, str]) -> Hits:
+    def search(self, encoder: Any, texts: Mapping[str, str]) -> Hits:
+        """Return the first ``k`` documents by exact search, for queries given as ``{id: text}``."""
         from isometry.indexes import Exact
 
         documents = encode(encoder, [d.content for d in self.corpus], "document", [d.id for d in self.corpus])

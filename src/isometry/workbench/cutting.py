@@ -40,9 +40,8 @@ def cut(
     small = cut_model(encoder.model, layers=layers, dims=dims)
     with working(out, fresh=fresh), replacing(out) as folder:
         save_model(small, folder)
-        found = [
-            compare(task.score(load(folder, engine="torch")), task.score(encoder), metric) for task, metric in tasks
-        ]
+        part = load(folder, engine="torch")
+        found = [compare(task.score(part), task.score(encoder), metric) for task, metric in tasks]
         rows = [comparison_dict(c) for c in found]
         facts = {
             "out": str(out), "model": name, "layers": layers, "dims": dims,

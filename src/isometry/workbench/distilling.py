@@ -11,6 +11,7 @@ from typing import Any
 from isometry.errors import InputError
 from isometry.stats import Comparison, compare
 from isometry.types import FloatArray, Scores
+from isometry.workbench.budget import seconds_each, settled_steps
 from isometry.workbench.model_card import write_card
 from isometry.workbench.outputs import check_out, digest, replacing, save_model, working
 from isometry.workbench.reports import comparison_dict, verdict_of
@@ -87,7 +88,7 @@ def distil_model(
     report("embedding", len(texts), len(texts))
     cut = distil(model, texts, layers=layers, schedule=Schedule(steps=0), targets=targets, ridge=None)
     with working(out, fresh=fresh) as work:
-        count = steps or _steps(model, texts, targets, layers, budget, work)
+        count = steps or settled_steps(work, lambda: _steps(model, texts, targets, layers, budget))
         keep = Checkpoints(
             work, every=max(10, count // 10),
             about={"data": data.name, "texts": digest([texts]), "layers": layers, "steps": count,
@@ -143,24 +144,13 @@ def _texts(data: TuningData) -> tuple[list[str], list[str]]:
     return [text for text in distinct if text not in taken], held
 
 
-def _steps(model: Any, texts: Sequence[str], targets: FloatArray, layers: int, budget: float, folder: Path) -> int:
-    """Return how many steps the budget allows, as settled before an interruption."""
-    import json
-
-    from isometry.files import make_folder, write_whole
+def _steps(model: Any, texts: Sequence[str], targets: FloatArray, layers: int, budget: float) -> int:
+    """Return how many steps the budget allows."""
     from isometry.training.cross_encoder import Schedule
     from isometry.training.distil import align_student, student_of
 
-    kept = make_folder(folder) / "settings.json"
-    if kept.is_file():
-        return int(json.loads(kept.read_text())["steps"])
     student = student_of(model, layers=layers)
-    spent = list[float]()
-    for tries in (1, 3):
-        begun = time.perf_counter()
-        align_student(student, texts, targets, Schedule(steps=tries, batch_size=BATCH, lr=RATE))
-        spent.append(time.perf_counter() - begun)
-    each = max(1e-3, (spent[1] - spent[0]) / 2)
-    steps = int(min(MOST_STEPS, max(20, TRAINING_SHARE * budget / each)))
-    write_whole(kept, json.dumps({"steps": steps}).encode())
-    return steps
+    each = seconds_each(
+        lambda steps: align_student(student, texts, targets, Schedule(steps=steps, batch_size=BATCH, lr=RATE))
+    )
+    return int(min(MOST_STEPS, max(20, TRAINING_SHARE * budget / each)))

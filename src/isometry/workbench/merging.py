@@ -63,11 +63,12 @@ def merge(
         save_model(merged, folder)
         done, todo = 0, len(tasks) * (len(names) + 1)
         comparisons = []
+        encoders = [load(name) for name in [*names, str(folder)]] if tasks else []
         for task, metric in tasks:
             scores: list[Scores] = []
-            for name in [*names, str(folder)]:
+            for encoder in encoders:
                 report("measuring", done, todo)
-                scores.append(task.score(load(name)))
+                scores.append(task.score(encoder))
                 done += 1
             values = [s.mean(metric) for s in scores[:-1]]
             best = max(range(len(names)), key=values.__getitem__)

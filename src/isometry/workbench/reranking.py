@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from isometry.errors import InputError
-from isometry.files import make_folder, write_whole
 from isometry.stats import compare
 from isometry.tasks import RetrievalTask
 from isometry.types import Hits, Queries, Scores
+from isometry.workbench.budget import seconds_each, settled_steps
 from isometry.workbench.model_card import write_card
 from isometry.workbench.outputs import check_out, digest, replacing, working
 from isometry.workbench.reports import comparison_dict, verdict_of
@@ -93,10 +92,11 @@ def train_reranker(
             "the right ones. Give more data, or another --encoder."
         )
     depth = min(depth, len(data.test.corpus))
-    model = cross_encoder(load(base, engine="torch").model, pooling="mean", seed=seed)
+    body = load(base, engine="torch")
+    model = cross_encoder(body.model, pooling="mean", seed=seed)
     model.max_seq_length = min(MAX_TOKENS, model.max_seq_length or MAX_TOKENS)
     about = {
-        "data": data.name, "base": load(base, engine="torch").space.id, "first stage": first.space.id,
+        "data": data.name, "base": body.space.id, "first stage": first.space.id,
         "texts": digest([query, *row] for query, row in zip(slates.queries, slates.texts, strict=True)),
     }  # fmt: skip
     with working(out, fresh=fresh) as work:
@@ -154,15 +154,14 @@ def judge(
 ) -> tuple[Scores, Scores]:
     """Score the first ``depth`` hits of at most ``most`` judged queries, as found and as reordered."""
     from isometry.ranking import Rerank
-    from isometry.ranking.rerank import Rerank as Stage
     from isometry.tasks import evaluate_run
 
     judged = [query for query, grades in task.qrels.items() if any(grade > 0 for grade in grades.values())]
     chosen = sorted(np.random.default_rng(seed).permutation(len(judged))[:most].tolist())
     few = replace(task, qrels={judged[i]: task.qrels[judged[i]] for i in chosen}, k=max(depth, 100))
     texts = {judged[i]: task.queries[judged[i]] for i in chosen}
-    hits: Hits = few._search(encoder, texts)
-    stage: Stage = Rerank(scorer, depth=depth, texts={d.id: d.content for d in task.corpus})
+    hits = few.search(encoder, texts)
+    stage = Rerank(scorer, depth=depth, texts={d.id: d.content for d in task.corpus})
     ordered = stage(Queries.of(texts), hits)
     cut = Hits.build(ordered.query_ids, [hits.row(i)[:depth] for i in range(len(hits))])
     first, second = (evaluate_run(few.qrels, h, ("ndcg@10",), task=task.name, system=name) for h, name in (
@@ -178,7 +177,8 @@ def _train(
     from isometry.training import Checkpoints
     from isometry.training.cross_encoder import Schedule, train_cross_encoder_listwise
 
-    schedule = Schedule(steps=steps or _steps(model, slates, budget, folder), batch_size=8, lr=3e-5, seed=seed)
+    count = steps or settled_steps(folder, lambda: _steps(model, slates, budget))
+    schedule = Schedule(steps=count, batch_size=8, lr=3e-5, seed=seed)
     keep = Checkpoints(
         folder, every=max(10, schedule.steps // 10),
         about={**about, "steps": schedule.steps, "seed": seed},
@@ -190,22 +190,16 @@ def _train(
     return schedule
 
 
-def _steps(model: CrossEncoder, slates: Slates, budget: float, folder: Path) -> int:
-    """Return how many steps the budget allows, at most three passes, as settled before an interruption."""
+def _steps(model: CrossEncoder, slates: Slates, budget: float) -> int:
+    """Return how many steps the budget allows, at most three passes."""
     import copy
 
     from isometry.training.cross_encoder import Schedule, train_cross_encoder_listwise
 
-    kept = make_folder(folder) / "settings.json"
-    if kept.is_file():
-        return int(json.loads(kept.read_text())["steps"])
-    trial, spent = copy.deepcopy(model), list[float]()
-    for tries in (1, 3):
-        begun = time.perf_counter()
-        few: Sequence[str] = slates.queries
-        train_cross_encoder_listwise(trial, few, slates.texts, slates.relevance, Schedule(steps=tries, batch_size=8))
-        spent.append(time.perf_counter() - begun)
-    each = max(1e-3, (spent[1] - spent[0]) / 2)
-    steps = int(min(max(20, 3 * len(slates.queries) // 8), max(20, SHARE * budget / each)))
-    write_whole(kept, json.dumps({"steps": steps}).encode())
-    return steps
+    trial = copy.deepcopy(model)
+
+    def run(steps: int) -> object:
+        schedule = Schedule(steps=steps, batch_size=8)
+        return train_cross_encoder_listwise(trial, slates.queries, slates.texts, slates.relevance, schedule)
+
+    return int(min(max(20, 3 * len(slates.queries) // 8), max(20, SHARE * budget / seconds_each(run))))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +14,7 @@ from isometry import registry
 from isometry.errors import InputError, UnknownName
 from isometry.files import make_folder
 from isometry.stats import compare
+from isometry.workbench.budget import settled_steps
 from isometry.workbench.model_card import write_card
 from isometry.workbench.outputs import check_out, check_work, replacing, save_model, working
 from isometry.workbench.reports import comparison_dict, verdict_of
@@ -201,11 +201,11 @@ def train(
 
     make_folder(folder)
     make = plan_of(choices.recipe)
-    start_id = load(base, engine="torch").space.id
-    check_work(folder, {"base": start_id, "recipe": choices.recipe, "lora": choices.lora})
+    encoder = load(base, engine="torch")
+    check_work(folder, {"base": encoder.space.id, "recipe": choices.recipe, "lora": choices.lora})
     models, notes, settings, run, runs = [], list[str](), None, 0, 1
     while run < runs:
-        model = copy.deepcopy(load(base, engine="torch").model)
+        model = copy.deepcopy(encoder.model)
         start = copy.deepcopy(model).eval().requires_grad_(False)
         if choices.lora is not None:
             add_lora(model, r=choices.lora, alpha=2 * choices.lora, seed=choices.seed)
@@ -258,12 +258,8 @@ def _settings(choices: Choices, rows: Rows, model: SentenceTransformer, plan: Pl
         "max_tokens": choices.max_tokens or TRAINING_TOKENS,
         "seed": choices.seed,
     }
-    kept = folder / "settings.json"
-    if choices.steps:
-        steps = choices.steps
-    elif kept.is_file():
-        steps = int(json.loads(kept.read_text())["steps"])
-    else:
+
+    def settle() -> int:
         enough = max(MIN_STEPS, EPOCHS[rows.kind] * len(rows) // size)
         each = seconds_per_step(model, rows, plan.loss, Settings(steps=1, **values))
         allowed = int(TRAINING_SHARE * choices.budget / each / plan.runs)
@@ -272,9 +268,9 @@ def _settings(choices: Choices, rows: Rows, model: SentenceTransformer, plan: Pl
                 f"A step takes {each:.1f} s here, so the budget of {choices.budget:.0f} s allows {allowed} steps; "
                 f"give at least {MIN_STEPS * each * plan.runs / TRAINING_SHARE:.0f} s, or smaller --batch-size."
             )
-        steps = min(enough, allowed)
-        kept.write_text(json.dumps({"steps": steps}))
-    return Settings(steps=steps, **values)
+        return min(enough, allowed)
+
+    return Settings(steps=choices.steps or settled_steps(folder, settle), **values)
 
 
 def _elsewhere(names: Sequence[str] | None, own: str, root: Path | None) -> list[tuple[Task, str]]:
