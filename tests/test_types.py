@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isometry.errors import DataFormatError, DimensionMismatch, InputError, SpaceMismatch
-from isometry.types import Document, Embeddings, Hits, Queries, Scores, Space, check_reach, check_vectors
+from isometry.types import Document, Embeddings, Hits, Queries, Scores, Space, check_reach, check_vectors, normal_text
 
 SPACE = Space("m", 3, prompts={"query": "q: "}, chain=("whiten",))
 
@@ -147,3 +147,22 @@ def test_numbers_whose_products_leave_float32_are_refused():
 def test_what_is_no_matrix_of_numbers_is_refused(wrong):
     with pytest.raises(DimensionMismatch, match="of numbers"):
         check_vectors(wrong)
+
+
+@pytest.mark.parametrize(("one", "other"), [
+    ("Ｃａｆé,  au-LAIT!", "café au lait"), (" Two  words", "two Words"), ("What's NEW?", "what s new"), ("C#", "c # "),
+])  # fmt: skip
+def test_texts_are_one_up_to_case_space_punctuation_and_form(one, other):
+    assert normal_text(one) == normal_text(other)
+    assert normal_text(normal_text(one)) == normal_text(one)
+
+
+@pytest.mark.parametrize(("one", "other"), [
+    ("5 + 5", "5 + 6"), ("5 + 5", "5 * 5"), ("C", "C++"), ("C", "C#"), ("x < y", "x > y"), ("5 $", "5 €"), ("?!", "."),
+])  # fmt: skip
+def test_signs_that_carry_meaning_keep_texts_apart(one, other):
+    assert normal_text(one) != normal_text(other)
+
+
+def test_nothing_but_signs_is_kept_as_it_is():
+    assert normal_text(" ?! ") == "?!"

@@ -9,6 +9,7 @@
     │   ├── SpaceMismatch            vectors of two spaces were about to be compared
     │   ├── UnknownName              no model, data set, recipe, field ... of that name (carries the nearest ones)
     │   ├── DataFormatError          a file says something its format does not allow (carries path and line)
+    │   ├── NoTextColumn             a table with no column known to hold its text
     │   ├── TextTooLong              text beyond the encoder's window, under on_truncate="error"
     │   └── FilterError              a filter expression that cannot be read (carries the position)
     ├── NotFitted                    a part was used before fit
@@ -93,6 +94,10 @@ class DataFormatError(InputError):
     def __init__(self, path: str | Path, line: int | None, problem: str) -> None:
         self.path, self.line, self.problem = Path(path), line, problem
         super().__init__(f"{path}{f':{line}' if line is not None else ''}: {problem}")
+
+
+class NoTextColumn(InputError):
+    """A table has several columns, and none is known to hold the text."""
 
 
 class TextTooLong(InputError):

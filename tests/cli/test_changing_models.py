@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from small_models import save_small_model, write_pairs
+from small_models import save_small_decoder, save_small_model, write_pairs
 
 
 @pytest.fixture(scope="module")
@@ -57,12 +57,46 @@ def test_students_search_their_teachers_collection_only(isometry, base, table, t
     assert "not known to be aligned" in refused.err
 
 
-def test_rerankers_are_trained_and_used(isometry, base, table, tmp_path):
+@pytest.mark.parametrize("kind", ["cross-encoder", "yes-no"])
+def test_rerankers_are_trained_and_used(isometry, base, table, tmp_path, kind):
+    from isometry.workbench.rerankers import load_reranker
+
+    body = base if kind == "cross-encoder" else save_small_decoder(tmp_path / "decoder")
     ran = isometry(
-        "rerank", table, "--base", base, "--encoder", base, "--steps", "2", "--depth", "4", "--out", tmp_path / "r"
-    )
+        "rerank", table, "--kind", kind, "--base", body, "--encoder", base, "--steps", "2", "--depth", "4",
+        "--out", tmp_path / "r", "--json",
+    )  # fmt: skip
     assert ran.code == 0, ran.err
-    assert "reordered" in ran.out
+    assert ran.json["kind"] == kind
+    assert ran.json["held_out"]["n"] == 40
+    (tmp_path / "notes").mkdir()
+    texts = ["the red cat was seen near the gate", "an old ship and a tree", "what about the tax"]
+    for i, text in enumerate(texts):
+        (tmp_path / "notes" / f"{i}.txt").write_text(text)
+    isometry("index", tmp_path / "notes", "--name", f"for-{kind}", "--model", base)
+    found = isometry("search", "red cat", "-c", f"for-{kind}", "--rerank", tmp_path / "r", "--json")
+    assert found.code == 0, found.err
+    expected = load_reranker(str(tmp_path / "r")).predict([("red cat", text) for text in texts])
+    assert [hit["score"] for hit in found.json] == pytest.approx(sorted(expected.tolist(), reverse=True), abs=1e-4)
+    short = isometry(
+        "search", "red cat", "-c", f"for-{kind}", "--rerank", tmp_path / "r", "--rerank-depth", "1", "-k", "2", "--json"
+    )
+    assert len(short.json) == 2  # never fewer than asked for
+
+
+def test_what_is_no_reranker_is_refused(isometry, base, tmp_path):
+    (tmp_path / "a.txt").write_text("the red cat was seen near the gate")
+    isometry("index", tmp_path / "a.txt", "--name", "plain", "--model", base)
+    for name, said in (
+        (base, "never trained to score pairs"), (tmp_path / "nowhere", "no reranker"), (" ", "no reranker"),
+        ("yes-no:no-such-model", "no-such-model"),
+    ):  # fmt: skip
+        ran = isometry("search", "cat", "-c", "plain", "--rerank", name)
+        assert ran.code == 2, name
+        assert said in ran.err
+    alone = isometry("search", "cat", "-c", "plain", "--rerank-depth", "5")
+    assert alone.code == 2
+    assert "give --rerank" in alone.err
 
 
 def test_compare_ranks_techniques_on_my_data(isometry, base, table):
@@ -83,6 +117,7 @@ def test_techniques_are_listed(isometry):
     [
         (("tune", "no-such-set", "--out", "x"), "no-such-set"),
         (("tune", "TABLE", "--recipe", "gistembedd", "--out", "x"), "gistembed"),
+        (("rerank", "TABLE", "--kind", "listwise", "--out", "x"), "cross-encoder"),
         (("tune", "TABLE", "--budget", "soon", "--out", "x"), "10m"),
         (("tune", "TABLE", "--lr", "-1", "--steps", "3", "--base", "BASE", "--out", "x"), "lr > 0"),
         (("tune", "TABLE", "--base", "no/such/model", "--out", "x"), "no/such/model"),

@@ -57,6 +57,15 @@ def test_split_keeps_every_entry():
         found.split(np.array([False]))
 
 
+def test_some_entries_keep_all_their_definitions():
+    whole = Dictionary.of([("a", ["one", "shared"]), ("b", ["shared", "two"]), ("c", ["shared"]), ("d", ["three"])])
+    part = whole.only([2, 0])
+    assert part.entries == ("c", "a")
+    assert {part.entries[e] for own in part.owners for e in own} == {"c", "a"}
+    assert dict(zip(part.definitions, part.owners, strict=True)) == {"one": (1,), "shared": (0, 1)}
+    assert whole.only(range(4)) == whole
+
+
 def test_files(tmp_path):
     plain = tmp_path / "dictionary.tsv"
     plain.write_text("cat\ta small animal<|list_more_def|>a whip\ndog\tanother animal\n", encoding="utf-8")

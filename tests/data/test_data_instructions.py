@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isometry.data import Example, draw_examples, fit_query, normal_text, query_text
+from isometry.data import Example, draw_examples, fit_query, query_text
 from isometry.errors import DimensionMismatch, InputError, UnknownName
+from isometry.types import normal_text
 
 WORDS = st.text(alphabet="ab c\n{}", min_size=1, max_size=30)
 EXAMPLES = st.lists(st.builds(Example, WORDS, WORDS), max_size=5)

@@ -8,7 +8,7 @@ import torch
 from isometry.encoders.backbones import load_decoder, tiny_decoder, tiny_encoder
 from isometry.errors import InputError, MissingExtra, UnknownName
 from isometry.modules.attention_mask import KINDS, check_attention, run
-from isometry.modules.quiet import no_progress_bars
+from isometry.modules.quiet import quiet
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_smollm2_cut_equals_its_first_layers(smollm2):
 
 def test_from_a_folder_to_the_bit(tmp_path, minilm, capfd):
     lm = tiny_decoder(minilm.model.tokenizer.vocab_size, dim=16, layers=3)
-    with no_progress_bars():
+    with quiet():
         lm.save_pretrained(tmp_path)
     minilm.model.tokenizer.save_pretrained(tmp_path)
     back = load_decoder(tmp_path)
@@ -81,3 +81,11 @@ def test_tiny_models_depend_on_the_seed_alone():
         assert not torch.equal(states[0], states[2])
     with pytest.raises(InputError, match="even width"):
         tiny_decoder(30, dim=10, heads=4)
+
+
+def test_a_tiny_decoder_comes_with_the_tokenizer_it_is_given(minilm):
+    decoder = load_decoder("tiny", layers=3, tokenizer=minilm.model.tokenizer)
+    assert decoder.depth == 3
+    assert decoder.lm.get_input_embeddings().num_embeddings == len(decoder.tokenizer)
+    with pytest.raises(InputError, match="tokenizer"):
+        load_decoder("tiny")

@@ -32,6 +32,14 @@ def test_the_users_scored_pairs_are_split(tmp_path):
         paraphrases(Lab(user_data=tmp_path / "pairs.tsv"), least=500)
 
 
+def test_of_labelled_pairs_only_the_positive_ones_are_taken(tmp_path):
+    rows = [("sentence1", "sentence2", "label"), *((f"left {i}", f"right {i}", "01"[i % 2]) for i in range(120))]
+    data = paraphrases(Lab(user_data=write(tmp_path / "pairs.tsv", rows)))
+    assert data.gold is None
+    assert len(data.left) + len(data.test[0]) == 60
+    assert all(int(text.split()[1]) % 2 for text in [*data.left, *data.test[0]])
+
+
 def test_scores_of_vectors():
     eye = np.eye(3, dtype=np.float32)
     graded = Paraphrases([], [], ([], []), np.array([2.0, 1.0, 0.0]))

@@ -38,13 +38,33 @@ def test_order_matters_unless_symmetrised():
         assert torch.allclose(fair(u, v), (plain(u, v) + plain(v, u)) / 2, atol=1e-6)
 
 
-def test_dot_head_is_a_dot_product_of_what_it_prepares():
+@pytest.mark.parametrize("unit", [True, False])
+def test_dot_head_is_a_dot_product_of_what_it_prepares(unit):
     torch.manual_seed(0)
-    head = DotHead(6, width=4)
+    head = DotHead(6, width=4, unit=unit)
+    head.calibrate(*torch.randn(2, 9, 6))
     u, v = torch.randn(6), torch.randn(5, 6)
     with torch.no_grad():
         assert torch.allclose(head.score(u, v), head(u.expand_as(v), v), atol=1e-6)
-        assert torch.allclose(head.score(u, v)[:, 0], head.prepare(v) @ head.prepare(u), atol=1e-6)
+        wanted = head.scale * (head.prepare(v) @ head.prepare(u)) + head.bias
+        assert torch.allclose(head.score(u, v)[:, 0], wanted, atol=1e-6)
+        longer = torch.allclose(head.prepare(3 * v), head.prepare(v), atol=1e-6)
+    assert longer == unit  # the length of a vector says nothing
+
+
+@pytest.mark.parametrize("unit", [True, False])
+def test_calibrated_logits_have_mean_0_and_deviation_1(unit):
+    torch.manual_seed(0)
+    head, (u, v) = DotHead(6, width=4, unit=unit), torch.randn(2, 40, 6) + 5
+    with torch.no_grad():
+        before = head(u, v)[:, 0]
+        head.calibrate(u, v)
+        after = head(u, v)[:, 0]
+    assert float(after.mean()) == pytest.approx(0, abs=1e-4)
+    assert float(after.std()) == pytest.approx(1, abs=1e-4)
+    assert torch.equal(before.argsort(), after.argsort())
+    with pytest.raises(InputError, match="different products"):
+        head.calibrate(u[:1], v[:1])
 
 
 @pytest.mark.parametrize("kind", [ComparisonHead, DotHead])

@@ -67,6 +67,34 @@ def test_one_letter_reaches_no_further_than_its_patches_in_a_monospaced_font():
     assert len(wide) > 5  # a proportional font moves everything after it
 
 
+def test_remembered_pictures_are_those_drawn():
+    texts = ["a text", "another text that is longer", "a  text", "a third one"]
+    plain, kept = TextRenderer(patches=12), TextRenderer(patches=12, remember=2)
+    for _ in range(2):
+        for a, b in zip(plain.render(texts), kept.render(texts), strict=True):
+            assert np.array_equal(a, b)
+    assert list(kept._lines) == ["a text", "another text that is longer"]
+    assert not plain._lines
+    assert plain.fingerprint == kept.fingerprint
+
+
+def test_words_in_patches_of_their_own_keep_theirs_after_a_lost_letter():
+    texts = ["a small bird sings", "a smll bird sings"]
+    same = {}
+    for words in (True, False):
+        renderer = TextRenderer(patch_width=8, patches=40, words=words)
+        images, counts, _ = renderer.render(texts)
+        full, lost = (part[: n - 1] for part, n in zip(renderer.to_patches(images), counts, strict=True))
+        last = len("bird sings") * 7 // 8  # patches of the two later words, which are as many with gaps or more
+        same[words] = np.array_equal(full[-last:], lost[-last:])
+    assert same == {True: True, False: False}
+    whole, parts = TextRenderer(patch_width=8), TextRenderer(patch_width=8, words=True)
+    assert whole.fingerprint != parts.fingerprint
+    assert np.array_equal(whole.render(["word"]).images, parts.render(["word"]).images)
+    assert parts.render(["a b"]).patches[0] == 4  # a and blank are 14 pixels, two patches; b one; the end one
+    assert TextRenderer(patch_width=8, patches=3, words=True).render(["a b"]).cut[0] == 7
+
+
 def test_scripts_that_need_shaping_are_refused():
     for text in ("שלום", "سلام", "हिन्दी", "q\u0307"):
         with pytest.raises(InputError, match="right to left or combines"):

@@ -5,8 +5,9 @@ import torch
 
 from isometry.errors import InputError
 from isometry.negatives.guided import guided_mask
-from isometry.negatives.masks import AnyOf, OwnScores, same_label, same_text, text_key
+from isometry.negatives.masks import AnyOf, OwnScores, same_label, same_text
 from isometry.objectives.info_nce import BLOCKS, Candidates, InfoNCE, info_nce, own_entries, score_blocks
+from isometry.types import normal_text
 
 
 def batch(seed: int = 0, b: int = 4, m: int = 6, **known) -> Candidates:
@@ -19,13 +20,13 @@ def test_same_text_finds_copies_on_either_side() -> None:
     queries = ["a", "b", "c", "A "]
     docs = ["pa", "pb", "pa", "c", "a", " PB"]
     mask = same_text(batch(texts=(queries, docs)))
-    row_keys = [{text_key(q), text_key(d)} for q, d in zip(queries, docs, strict=False)]
+    row_keys = [{normal_text(q), normal_text(d)} for q, d in zip(queries, docs, strict=False)]
     sides = {"q": queries, "d": docs, "p": docs[:4]}
     for block in BLOCKS:
         own = own_entries(block, torch.arange(4), mask[block].shape[1])
         for i, keys in enumerate(row_keys):
             for j, text in enumerate(sides[block[1]]):
-                expected = (not own[i, j]) if block == "qd" and own[i, j] else (text_key(text) in keys or own[i, j])
+                expected = (not own[i, j]) if block == "qd" and own[i, j] else (normal_text(text) in keys or own[i, j])
                 assert bool(mask[block][i, j]) == bool(expected), (block, i, j)
 
 

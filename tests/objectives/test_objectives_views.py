@@ -58,6 +58,14 @@ def test_views_of_a_model_differ_by_dropout_alone():
     assert torch.equal(*same)
 
 
+def test_each_view_is_whitened_by_itself():
+    a, b, c = views(n=16)
+    loss = MultiView(whitening=GroupWhitening(5, 1))  # one group: whatever the permutation
+    moved = loss.compute_loss_from_embeddings([a, b + 5, c])  # whitened together, the views would be torn apart
+    torch.testing.assert_close(moved, loss.compute_loss_from_embeddings([a, b, c]))
+    assert not torch.isclose(multi_view([a, b + 5, c]), multi_view([a, b, c]))
+
+
 def test_a_repeated_text_is_no_negative():
     a, b = (view[:2].clone() for view in views(2))
     loss = MultiView(mask=same_text)

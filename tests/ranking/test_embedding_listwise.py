@@ -78,6 +78,19 @@ def test_choice_and_order_of_documents():
     assert ListwisePrompt("Rank", documents=0).text("q", []) == "Rank:\nQuery: q"
 
 
+def test_prompt_is_a_turn_of_the_models_chat():
+    class Chat:
+        chat_template = "there is one"
+
+        def apply_chat_template(self, messages, tokenize, add_generation_prompt):
+            assert (tokenize, add_generation_prompt) == (False, True)
+            return "".join(f"<{m['role']}>{m['content']}<end>" for m in messages) + "<assistant>"
+
+    prompt = ListwisePrompt("Rank").in_chat(Chat())
+    assert prompt.text("who?", ["Ann"]) == "<user>Rank:\nDocuments:\n[1] Ann\nQuery: who?<end><assistant>"
+    assert ListwisePrompt("Rank").in_chat(object()).text("who?", []) == "Rank:\nQuery: who?\nAnswer:\n"
+
+
 def test_scores_are_cosines_with_the_prompts_vector(encoder, vectors):
     stage = EmbeddingListwise(encoder, texts=TEXTS, vectors=lambda ids: np.stack([vectors[i] for i in ids]),
                               prompt=ListwisePrompt(documents=4), depth=7)  # fmt: skip

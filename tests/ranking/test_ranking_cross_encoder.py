@@ -8,6 +8,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from isometry.encoders import load
 from isometry.errors import DataFormatError, EmptyInput, InputError
 from isometry.ranking import CrossEncoderScorer
+from isometry.training.cross_encoder import cross_encoder
 from isometry.types import Hits, Queries
 
 PAIRS = [("tea", "a cup of tea"), ("tea", "a motorway through a very long green valley"), ("wine", "red")]
@@ -57,6 +58,12 @@ def test_bad_input(classifier, tmp_path):
         scorer.logits([("a", "b"), ("a", " ")])
     with pytest.raises(DataFormatError, match="cannot be loaded"):
         CrossEncoderScorer.load(tmp_path)
+    embedder = load("minilm", engine="torch").model
+    embedder.save(str(tmp_path / "embedder"))
+    with pytest.raises(DataFormatError, match="was never trained to score pairs"):
+        CrossEncoderScorer.load(tmp_path / "embedder")
+    cross_encoder(embedder).save(str(tmp_path / "own"))
+    assert CrossEncoderScorer.load(tmp_path / "own").labels == 1
     with pytest.raises(InputError, match="batch_size"):
         CrossEncoderScorer(scorer.model, batch_size=0)
     scorer.model[0].model.config.num_labels = 3

@@ -46,7 +46,7 @@ def test_plan_fits_or_says_why_not(slug, folder, tmp_path):
         start = copy.deepcopy(model).eval().requires_grad_(False)
         before = {name: tensor.clone() for name, tensor in start.state_dict().items()}
         try:
-            plan = plan_of(slug)(Tuning(model, start, kind, 32, 4, 16, seed=1))
+            plan = plan_of(slug)(Tuning(model, start, kind, seed=1))
         except InputError as error:
             refused.append(str(error))
             continue
@@ -68,7 +68,7 @@ def test_plan_fits_or_says_why_not(slug, folder, tmp_path):
     assert all(sentence.endswith(".") for sentence in refused)
     model = _model(folder)
     start = copy.deepcopy(model).eval().requires_grad_(False)
-    plan = plan_of(slug)(Tuning(model, start, used[0], 32, 2, 16))
+    plan = plan_of(slug)(Tuning(model, start, used[0]))
     settings = Settings(steps=2, batch_size=16, lr=1e-4, checkpoints=1)
     history = fine_tune(model, _rows(used[0]), plan.loss, settings, folder=tmp_path, same_class=plan.same_class_batches)
     assert len(history.losses) == 2

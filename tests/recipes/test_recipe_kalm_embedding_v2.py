@@ -15,7 +15,7 @@ TEXTS = {"pairs": PAIRS, "triplets": [*PAIRS, ["a dog", "the sea", "a tree"]], "
 
 
 def tuning(minilm, kind):
-    return Tuning(minilm.model, minilm.model, kind, rows=3, steps=1, batch_size=3)
+    return Tuning(minilm.model, minilm.model, kind)
 
 
 @pytest.mark.parametrize("kind", TEXTS)

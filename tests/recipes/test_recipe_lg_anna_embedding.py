@@ -14,7 +14,7 @@ COLUMNS = [["How do I reset my PIN?", "Where is my card?"], ["I forgot my PIN", 
 
 
 def tuning(minilm, kind):
-    return Tuning(copy.deepcopy(minilm.model), minilm.model, kind, rows=2, steps=1, batch_size=2)
+    return Tuning(copy.deepcopy(minilm.model), minilm.model, kind)
 
 
 @pytest.mark.parametrize("kind", ["pairs", "labelled"])

@@ -19,7 +19,7 @@ LABELS = {"labelled": torch.tensor([0, 1, 1]), "sts": torch.tensor([0.9, 0.1])}
 
 
 def value(recipe, kind, model):
-    plan = recipe.plan(Tuning(model, model, kind, rows=3, steps=1, batch_size=3))
+    plan = recipe.plan(Tuning(model, model, kind))
     features = [{**model.preprocess(texts), "text": texts} for texts in COLUMNS[kind]]
     loss = plan.loss(features, LABELS.get(kind))
     assert loss.requires_grad

@@ -15,7 +15,7 @@ TEXTS = {
 
 
 def tuning(minilm, kind):
-    return Tuning(minilm.model, minilm.model, kind, rows=2, steps=1, batch_size=2)
+    return Tuning(minilm.model, minilm.model, kind)
 
 
 def loss_of(minilm, kind, columns, labels=None):

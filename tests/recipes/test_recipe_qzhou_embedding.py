@@ -11,7 +11,7 @@ PAIRS = [["my card is lost", "what is the rate", "a cat"], ["I lost my card", "w
 
 
 def made(minilm, kind):
-    return plan(Tuning(minilm.model, minilm.model, kind, rows=3, steps=1, batch_size=3))
+    return plan(Tuning(minilm.model, minilm.model, kind))
 
 
 def value(minilm, kind, columns, labels=None):

@@ -20,7 +20,7 @@ COLUMNS = [
 
 def tuning(minilm, kind):
     model = copy.deepcopy(minilm.model)
-    return Tuning(model, minilm.model, kind, rows=3, steps=1, batch_size=3)
+    return Tuning(model, minilm.model, kind)
 
 
 @pytest.mark.parametrize(("kind", "columns"), [("pairs", 2), ("triplets", 3), ("labelled", 2)])

@@ -45,6 +45,31 @@ def test_closed_form_is_the_least_squares_map_of_the_cut(encoder, targets):
     np.testing.assert_allclose(plain, LeastSquaresMap().fit(states, targets).transform(states), atol=1e-4)
 
 
+def test_an_interrupted_distillation_goes_on_and_ends_the_same(encoder, targets, tmp_path):
+    class Killed(Exception):
+        pass
+
+    def run(keep=None, progress=None, lr=2e-4):
+        plan = Schedule(steps=10, batch_size=8, lr=lr)
+        return distil(encoder.model, TEXTS, layers=1, ridge=None, schedule=plan, targets=targets, keep=keep,
+                      progress=progress)  # fmt: skip
+
+    def killer(done, total):
+        if done == 7:
+            raise Killed
+
+    whole = run()
+    with pytest.raises(Killed):
+        run(tmp_path / "kept", killer)
+    with pytest.raises(InputError, match="unfinished run with other lr"):
+        run(tmp_path / "kept", lr=1e-4)
+    seen = list[int]()
+    again = run(tmp_path / "kept", lambda done, total: seen.append(done))
+    assert seen[0] == 7  # from the checkpoint of step 6
+    for a, b in zip(whole.parameters(), again.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+
+
 def test_training_draws_near_and_is_reproducible(encoder, targets):
     test = slice(0, None, 5)
     rows = [i for i in range(len(TEXTS)) if i % 5]

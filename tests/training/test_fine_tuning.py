@@ -6,9 +6,17 @@ import pytest
 import torch
 from torch import nn
 
-from isometry.errors import InputError
+from isometry.errors import EmptyInput, InputError
 from isometry.training import default_loss
-from isometry.training.fine_tuning import Settings, TrainingDiverged, clear_checkpoints, fine_tune, seconds_per_step
+from isometry.training.feeds import RowFeed, digest, passes
+from isometry.training.fine_tuning import (
+    Settings,
+    TrainingDiverged,
+    clear_checkpoints,
+    fine_tune,
+    seconds_per_step,
+    train_encoder,
+)
 from isometry.training.rows import Rows, batches, distinct, labelled_rows
 from small_models import ANIMALS, WORDS, save_small_model
 
@@ -56,6 +64,60 @@ def test_resumed_run_equals_uninterrupted_one(folder, tmp_path):
     assert found.losses == pytest.approx(expected.losses, abs=1e-6)
     for a, b in zip(whole.parameters(), again.parameters(), strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_what_a_loss_learns_is_kept_and_comes_back(folder, tmp_path):
+    from sentence_transformers import SentenceTransformer
+
+    from isometry.objectives import InfoNCE
+
+    def run(where, progress=None):
+        model = SentenceTransformer(str(folder), device="cpu")
+        loss = InfoNCE(model, temperature=0.1, learn=True)
+        (own,) = [p for name, p in loss.named_parameters() if not name.startswith("model.")]
+        start = own.item()
+        fine_tune(model, _rows(), loss, SETTINGS, folder=where, progress=progress)
+        return start, own.item()
+
+    def killer(done, total):
+        if done == 5:
+            raise _Killed
+
+    start, expected = run(tmp_path / "a")
+    assert expected != start
+    with pytest.raises(_Killed):
+        run(tmp_path / "b", killer)
+    assert run(tmp_path / "b") == (start, pytest.approx(expected, abs=1e-6))
+
+
+def test_training_leaves_everyone_elses_random_numbers_alone(model, tmp_path):
+    import random
+
+    import numpy as np
+
+    def drawn():
+        return random.random(), np.random.rand(), torch.rand(1).item()  # noqa: NPY002
+
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)  # noqa: NPY002
+    expected = drawn()
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)  # noqa: NPY002
+    fine_tune(model, _rows(), default_loss(model, "pairs"), SETTINGS, folder=tmp_path)
+    assert drawn() == expected
+
+
+def test_without_a_folder_the_same_is_learned_and_nothing_is_kept(folder, tmp_path, monkeypatch):
+    from sentence_transformers import SentenceTransformer
+
+    monkeypatch.chdir(tmp_path)
+    found = []
+    for place in (tmp_path / "kept", None):
+        model = SentenceTransformer(str(folder), device="cpu")
+        feed = RowFeed(_rows(), SETTINGS.steps, SETTINGS.batch_size)
+        found.append(train_encoder(model, feed, default_loss(model, "pairs"), SETTINGS, folder=place).losses)
+    assert found[0] == found[1]
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+    with pytest.raises(InputError, match="A judge needs a folder"):
+        train_encoder(model, feed, default_loss(model, "pairs"), SETTINGS, judge=lambda _: 0.0)
 
 
 def test_length_aware_batches_train_the_same_model(folder, tmp_path):
@@ -179,3 +241,24 @@ def test_classes_do_not_meet_while_there_are_enough():
 def test_bad_settings(values):
     with pytest.raises(InputError, match="Training needs"):
         Settings(**{"steps": 2, **values})
+
+
+def test_passes_name_every_batch_and_refuse_nothing():
+    class Sampler:
+        epoch = None
+
+        def set_epoch(self, epoch):
+            self.epoch = epoch
+
+        def __iter__(self):
+            yield from ([self.epoch, place] for place in range(3))
+
+    assert passes(Sampler(), 5) == [(e, p, [e, p]) for e, p in ((0, 0), (0, 1), (0, 2), (1, 0), (1, 1))]
+    with pytest.raises(EmptyInput, match="no batch"):
+        passes([], 1)
+
+
+def test_rows_are_told_apart_by_texts_and_labels():
+    rows = [["a", "b"], ["c", "d"]]
+    assert digest(rows) == digest(iter(rows)) != digest(rows, [1.0, 0.0])
+    assert digest(rows) != digest([["a", "b"], ["c", "e"]])

@@ -5,8 +5,11 @@ import torch
 from torch.nn.functional import cosine_similarity, cross_entropy, normalize, softplus
 
 from isometry.errors import DimensionMismatch, InputError
+from isometry.ranking import ListwisePrompt
 from isometry.training import e2rank_loss
-from isometry.training.listwise_embedding import slate_scores
+from isometry.training.cross_encoder import Schedule
+from isometry.training.listwise_embedding import slate_scores, train_listwise_embedder
+from small_models import save_small_model
 
 G = torch.Generator().manual_seed(0)
 PLAIN, ENHANCED, DOCS = (torch.randn(*shape, generator=G) for shape in ((3, 6), (3, 6), (3, 4, 6)))
@@ -36,6 +39,38 @@ def test_padding_is_no_candidate_to_anybody():
     keep = torch.arange(6)[None, :].expand(3, -1) < 4
     found = e2rank_loss(PLAIN, ENHANCED, padded, ranks, keep=keep)
     assert torch.isclose(found, e2rank_loss(PLAIN, ENHANCED, DOCS, RANKS), rtol=1e-5)
+
+
+SLATES = [["red cat", "old dog", "the ship"], ["cold tree", "quick owl"], ["a song", "small car", "quiet tax"]]
+QUERIES, TEACHER = ["cat", "owl", "tax"], [[1, 2, 3], [2, 1], [3, 2, 1]]
+
+
+@pytest.fixture
+def model(tmp_path):
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(str(save_small_model(tmp_path / "small")), device="cpu")
+
+
+def order(model, query, slate):
+    prompt, docs = model.encode([ListwisePrompt().text(query, slate)]), model.encode(slate)
+    return [slate[i] for i in (-(docs @ prompt[0])).argsort()]
+
+
+def test_an_embedder_learns_the_teachers_order_of_slates_of_different_lengths(model):
+    history = train_listwise_embedder(model, QUERIES, SLATES, TEACHER, Schedule(120, 3, lr=5e-3),
+                                      write=ListwisePrompt().text, ask="about {}".format)  # fmt: skip
+    assert history[-1] < 0.3 * history[0]
+    for query, slate, ranks in zip(QUERIES, SLATES, TEACHER, strict=True):
+        assert order(model, query, slate) == [text for _, text in sorted(zip(ranks, slate, strict=True))]
+
+
+def test_rows_that_do_not_fit_are_refused(model):
+    plan, write = Schedule(1, 2), ListwisePrompt().text
+    with pytest.raises(InputError, match="Rows differ: 2 queries, 3 slates"):
+        train_listwise_embedder(model, QUERIES[:2], SLATES, TEACHER, plan, write=write)
+    with pytest.raises(InputError, match="Slate 1 needs two candidates"):
+        train_listwise_embedder(model, QUERIES, [SLATES[0], ["one"], SLATES[2]], TEACHER, plan, write=write)
 
 
 def test_bad_input():

@@ -45,6 +45,23 @@ def test_deterministic_for_a_seed_and_leaves_no_trace() -> None:
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
+def test_weights_decay_and_biases_do_not() -> None:
+    module = nn.Linear(3, 2)
+    weight, bias = module.weight.detach().clone(), module.bias.detach().clone()
+    train(module, [0], lambda m, _: 0.0 * (m.weight.sum() + m.bias.sum()), steps=1, lr=0.1, weight_decay=0.5)
+    torch.testing.assert_close(module.weight.detach(), weight * (1 - 0.1 * 0.5))
+    torch.testing.assert_close(module.bias.detach(), bias)
+
+
+def test_long_gradients_are_shortened() -> None:
+    lengths = {}
+    for clip in (None, 1.0):
+        module = nn.Linear(4, 1, bias=False)
+        train(module, [0], lambda m, _: 7 * m.weight.sum(), steps=1, lr=0.1, clip=clip)
+        lengths[clip] = float(module.weight.grad.norm())
+    assert lengths == {None: pytest.approx(14.0), 1.0: pytest.approx(1.0, abs=1e-4)}
+
+
 def test_learning_rate_rises_then_falls() -> None:
     """The gradient of the module's one parameter is 1 at every step, so Adam moves it by the learning rate itself."""
     module, seen = nn.Linear(1, 1, bias=False), []

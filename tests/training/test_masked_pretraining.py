@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
 from isometry.modules import MaskingCollator, RetroMAE, SizedMAE
+from isometry.training import Checkpoints
 from isometry.training.masked_pretraining import pretrain
 from isometry.training.wordpiece import train_wordpiece
 
@@ -29,3 +31,28 @@ def test_both_ways_of_pretraining_learn_and_repeat():
             histories.append(pretrain(make(tiny(len(tokenizer))), TEXTS, collate, steps=40, batch_size=12, lr=3e-3))
         assert histories[0] == histories[1]
         assert np.mean(histories[0][-5:]) < 0.8 * histories[0][0]
+
+
+def test_an_interrupted_pretraining_goes_on_and_ends_the_same(tmp_path):
+    tokenizer = train_wordpiece(TEXTS, 80)
+
+    class Killed(Exception):
+        pass
+
+    def run(keep=None, progress=None):
+        module = RetroMAE(tiny(len(tokenizer)))
+        collate = MaskingCollator(tokenizer, rate=0.3, decoder_rate=0.6, seed=0)
+        history = pretrain(module, TEXTS, collate, steps=12, batch_size=12, lr=3e-3, progress=progress, keep=keep)
+        return history, list(module.parameters())
+
+    def killer(done, total):
+        if done == 8:
+            raise Killed
+
+    whole, weights = run()
+    keep = Checkpoints(tmp_path, every=3)
+    with pytest.raises(Killed):
+        run(keep, killer)
+    again, found = run(keep)
+    assert again == whole
+    assert all(torch.equal(a, b) for a, b in zip(weights, found, strict=True))

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
 from isometry.modules import layer_embeddings
-from isometry.objectives import CoSENT, FullOnly, Menu, Size, SizedLoss
+from isometry.objectives import CoSENT, FullOnly, Menu, Size, SizedLoss, align_coordinates
+from isometry.objectives.sizes import Terms
 from isometry.training import keep_texts
 from isometry.training.fine_tuning import Settings
 from isometry.training.masked_language import sentence_model
@@ -62,6 +64,30 @@ def test_training_lowers_the_loss_of_every_size_and_repeats(model):
         ends.append(tuned.encode(TEXTS[:4], show_progress_bar=False))
     assert np.mean(history[-5:]) < np.mean(history[:5])
     np.testing.assert_array_equal(*ends)
+
+
+def test_all_layers_at_once_is_the_adaptive_layer_loss_of_sentence_transformers(model):
+    """That loss counts the token embeddings as its first layer, so it is written down as a schedule of its own."""
+    from sentence_transformers.sentence_transformer.losses import AdaptiveLayerLoss, CoSENTLoss
+
+    data, batch = rows(), list(range(8))
+    features = [model.preprocess([column[row] for row in batch]) for column in data.columns]
+    gold = torch.tensor([data.labels[row] for row in batch])
+    tuned = copy.deepcopy(model)
+    peer = AdaptiveLayerLoss(
+        tuned, CoSENTLoss(tuned), n_layers_per_step=-1, layer_weighting="linear", kl_temperature=0.3
+    )
+    theirs = peer([dict(column) for column in features], gold)
+    inner = range(FULL.layers)
+    terms = Terms(
+        {FULL: 1.0, **{Size(n, FULL.dims): 1 / (1 + n) / len(inner) for n in inner}},
+        {Size(n, FULL.dims): 0.3 for n in inner},
+    )
+    align = partial(align_coordinates, temperature=0.3)
+    ours = SizedLoss(tuned, layer_embeddings, CoSENT(scale=20.0), lambda step: terms, full=FULL, align=align)(
+        features, gold
+    )
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 def test_the_full_size_alone_is_training_on_the_loss_itself(model):

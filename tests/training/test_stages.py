@@ -12,7 +12,7 @@ from isometry.errors import EmptyInput, InputError
 from isometry.modules import DecoderTransformer, LatentAttention
 from isometry.negatives import other_rows
 from isometry.objectives import InfoNCE
-from isometry.training.stages import TrainingStage, features_of, train_in_stages
+from isometry.training.stages import StageFeed, TrainingStage, train_in_stages
 
 
 def rows(source, count=8, negatives=2):
@@ -39,13 +39,15 @@ def plain(model):
 
 def test_columns_and_prompts(model):
     stage = TrainingStage(rows("a"), plain, 1, 1e-3, 4, negatives=3, prompts={"a": "find: "})
-    columns = features_of(model, stage, stage.rows[:4], np.random.default_rng(0))
+    feed = StageFeed(stage)
+    rows_of = [stage.rows[i] for i in feed[0].rows]
+    columns = feed[0].features(model)
     assert len(columns) == 5
-    assert columns[0]["text"] == [row.text for row in stage.rows[:4]]
+    assert columns[0]["text"] == [row.text for row in rows_of]
     assert columns[0]["prompt_length"].tolist() == [3] * 4
     assert all("prompt_length" not in column for column in columns[1:])
     drawn = [{column["text"][i] for column in columns[2:]} for i in range(4)]
-    assert drawn == [set(row.negatives) for row in stage.rows[:4]]  # two of them, the third a repetition
+    assert drawn == [set(row.negatives) for row in rows_of]  # two of them, the third a repetition
 
 
 def test_every_batch_is_of_one_source_and_stages_follow(model):

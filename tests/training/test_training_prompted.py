@@ -9,7 +9,8 @@ import torch
 
 from isometry.data import Example
 from isometry.encoders import load_decoder
-from isometry.errors import DimensionMismatch, EmptyInput
+from isometry.encoders.backbones import Decoder, tiny_decoder
+from isometry.errors import DimensionMismatch, EmptyInput, InputError
 from isometry.training import PromptedEmbedder, train_prompted
 
 QUERIES = ["Where is Rome?", "Who wrote Faust?", "What is dew?", "Name a river."]
@@ -53,6 +54,19 @@ def test_training_moves_what_it_should(embedder, decoder):
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved
     assert all("layers" in name for name in moved)
+
+
+def test_a_tokenizer_without_end_of_sequence_closes_texts_by_its_separator(minilm):
+    tokenizer = copy.deepcopy(minilm.model.tokenizer)
+    lm = tiny_decoder(len(tokenizer), dim=16)
+    embedder = PromptedEmbedder(Decoder(lm, tokenizer), "Find it.")
+    ids = torch.tensor([[*tokenizer("a cat", add_special_tokens=False)["input_ids"], tokenizer.sep_token_id]])
+    with torch.no_grad():
+        last = lm.base_model(input_ids=ids).last_hidden_state[0, -1]
+    np.testing.assert_allclose(embedder.encode(["a cat"])[0], (last / last.norm()).numpy(), atol=1e-5)
+    tokenizer.sep_token = None
+    with pytest.raises(InputError, match="neither an end-of-sequence"):
+        PromptedEmbedder(Decoder(lm, tokenizer), "Find it.")
 
 
 def test_bad_input(embedder):

@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from isometry.encoders.backbones import tiny_decoder
-from isometry.errors import EmptyInput, InputError
+from isometry.errors import DataFormatError, EmptyInput, InputError
 from isometry.modules.yes_no import YesNoModel, YesNoPrompt, answer_ids
 from isometry.ranking import YesNo
 from isometry.training.cross_encoder import Schedule
@@ -126,6 +126,37 @@ def test_training_teaches_a_rule(model, sft):
     assert model.lm.get_input_embeddings().weight.requires_grad
 
 
+def test_low_rank_training_moves_the_blocks_alone_and_leaves_no_adapter(model):
+    labels = [True, False, False, True]
+    before = {name: p.detach().clone() for name, p in model.lm.named_parameters()}
+    history = train_yes_no(model, PAIRS, labels, Schedule(60, 4, lr=2e-2), rank=4, sft=False)
+    assert history[-1] < 0.5 * history[0]
+    moved = {name for name, p in model.lm.named_parameters() if not torch.equal(p.detach(), before[name])}
+    assert moved == {name for name, p in before.items() if "layers" in name and p.ndim == 2}
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_an_interrupted_training_goes_on_and_ends_the_same(model, tmp_path):
+    import copy
+
+    from isometry.training import Checkpoints
+
+    class Killed(Exception):
+        pass
+
+    def killer(done, total):
+        if done == 5:
+            raise Killed
+
+    plan, labels = Schedule(8, 2, lr=1e-2), [True, False, False, True]
+    whole = train_yes_no(model_of := copy.deepcopy(model), PAIRS, labels, plan, rank=2)
+    keep = Checkpoints(tmp_path, every=2)
+    with pytest.raises(Killed):
+        train_yes_no(copy.deepcopy(model), PAIRS, labels, plan, rank=2, keep=keep, progress=killer)
+    assert train_yes_no(model, PAIRS, labels, plan, rank=2, keep=keep) == whole
+    np.testing.assert_array_equal(model.predict(PAIRS), model_of.predict(PAIRS))
+
+
 def test_stage_orders_hits(model):
     texts = {"a": "red ship", "b": "tree", "c": "blue house"}
     hits = Hits.build(["0"], [[("a", 3.0), ("b", 2.0), ("c", 1.0)]])
@@ -145,3 +176,14 @@ def test_wrong_input(model):
     for labels in ([True], [True] * 4, [False] * 4):
         with pytest.raises(InputError, match="as many labels"):
             train_yes_no(model, PAIRS, labels, Schedule(1))
+
+
+def test_a_saved_model_scores_as_before_and_may_be_asked_something_else(model, tmp_path):
+    model.save(tmp_path)
+    again = YesNoModel.load(tmp_path)
+    np.testing.assert_allclose(again.predict(PAIRS), model.predict(PAIRS), atol=1e-6)
+    assert (again.task, again.prompt, again.max_tokens) == (model.task, model.prompt, model.max_tokens)
+    assert not np.allclose(YesNoModel.load(tmp_path, task="blue").predict(PAIRS), model.predict(PAIRS))
+    (tmp_path / "yes_no.json").write_text("{}")
+    with pytest.raises(DataFormatError, match="cannot be read"):
+        YesNoModel.load(tmp_path)

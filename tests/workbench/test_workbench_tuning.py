@@ -217,6 +217,34 @@ def test_a_student_searches_its_teachers_index_and_no_other(base, pairs, tmp_pat
         aligned(load(str(tmp_path / "s")), load(str(other)).space)
 
 
+def test_the_teacher_reads_every_text_once_even_over_an_interruption(base, pairs, tmp_path, monkeypatch):
+    from isometry.encoders import TextEncoder
+
+    read: list[tuple[str, str, str]] = []
+    encode = TextEncoder.encode
+
+    def watched(self, texts, *, role, **options):
+        read.extend((self.space.id, role, text) for text in texts)
+        return encode(self, texts, role=role, **options)
+
+    class Killed(Exception):
+        pass
+
+    def killer(what, done, total):
+        if what == "training" and done == 5:
+            raise Killed
+
+    monkeypatch.setattr(TextEncoder, "encode", watched)
+    steps = {"teacher": str(base), "layers": 1, "steps": 6}
+    with pytest.raises(Killed):
+        distil_model(pairs, tmp_path / "s", progress=killer, **steps)
+    assert read
+    distil_model(pairs, tmp_path / "s", **steps)
+    teacher = load(str(base), engine="torch").space.id
+    asked = [(role, text) for space, role, text in read if space == teacher]
+    assert len(asked) == len(set(asked))
+
+
 def test_a_reranker_is_trained_judged_and_written(base, pairs, tmp_path):
     facts = train_reranker(pairs, tmp_path / "r", base=str(base), encoder=str(base), depth=5, steps=3)
     assert facts["held_out"]["metric"] == "ndcg@10"

@@ -111,7 +111,12 @@ def cut(
 def rerank(
     data: Annotated[str, typer.Argument(help="A BEIR folder, pairs, or documents.")],
     output: OutOption,
-    base: Annotated[str, typer.Option("--base", "-b", help="Model whose transformer to start from.")] = "minilm",
+    kind: Annotated[str, typer.Option(help="cross-encoder, or yes-no: a language model asked for yes or no.")] = (
+        "cross-encoder"
+    ),
+    base: Annotated[
+        str | None, typer.Option("--base", "-b", help="Model to start from (minilm; smollm2 for yes-no).")
+    ] = None,
     encoder: Annotated[str, typer.Option("--encoder", help="First stage, whose hits are reordered.")] = "minilm",
     depth: Annotated[int, typer.Option(min=2, help="How many hits are reordered.")] = 20,
     budget: Budget = "10m",
@@ -122,7 +127,7 @@ def rerank(
     json_: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Train a cross-encoder that reorders search results; ends with before and after on held-out queries.
+    """Train a reranker of search results; ends with before and after on held-out queries.
 
     Example: isometry rerank ir/scifact --out scifact-reranker
     """
@@ -131,7 +136,7 @@ def rerank(
 
     with remarks(), progress_bar(quiet=quiet) as progress:
         facts = train_reranker(
-            data, output, base=base, encoder=encoder, depth=depth, budget=parse_duration(budget), steps=steps,
-            seed=seed, root=data_root(root), fresh=fresh, progress=progress,
+            data, output, kind=kind, base=base, encoder=encoder, depth=depth, budget=parse_duration(budget),
+            steps=steps, seed=seed, root=data_root(root), fresh=fresh, progress=progress,
         )  # fmt: skip
     _end(facts, output, as_json=json_, hint=f"use it: isometry search 'words' --rerank {output}")

@@ -6,14 +6,15 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+from isometry.types.progress import NamedProgress
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-Progress = Callable[[str, int, int | None], None]
 PIPE_WIDTH = 140
 
 
@@ -61,7 +62,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str =
 
 
 @contextmanager
-def progress_bar(*, quiet: bool = False) -> Iterator[Progress]:
+def progress_bar(*, quiet: bool = False) -> Iterator[NamedProgress]:
     """Yield a callback (what, done, total) that draws a bar with items per second and time left on stderr."""
     if quiet or not sys.stderr.isatty():
         yield lambda what, done, total: None

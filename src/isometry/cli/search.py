@@ -39,7 +39,13 @@ def search(
     edges: Annotated[
         Path | None, typer.Option(help="Links: source<TAB>target[<TAB>type[<TAB>weight]] or JSON Lines.")
     ] = None,
-    rerank: Annotated[str | None, typer.Option(help="Cross-encoder folder or name to rerank with.")] = None,
+    rerank: Annotated[
+        str | None,
+        typer.Option(help="A folder of isometry rerank, a cross-encoder, or yes-no:LANGUAGE-MODEL."),
+    ] = None,
+    rerank_depth: Annotated[
+        int | None, typer.Option("--rerank-depth", min=1, help="How many of the first answers it reorders (100).")
+    ] = None,
     query_model: Annotated[
         str | None, typer.Option(help="Embed the question by a student distilled from the collection's model.")
     ] = None,
@@ -56,6 +62,8 @@ def search(
 
     if diverse_by is not None and diverse is None:
         raise InputError("Answers are only spread if you say how much: give --diverse, such as --diverse 0.5.")
+    if rerank_depth is not None and rerank is None:
+        raise InputError("There is no reranker to give a depth to: give --rerank.")
     text = check_query(sys.stdin.read() if query == "-" else query)
     chosen = settings()
     with remarks(), open_collection(collection_name(collection)) as opened, progress_bar() as progress:
@@ -67,6 +75,7 @@ def search(
         answers = Searcher(opened, student, progress=progress).search(
             text, k=count, mode=mode or usual, where=where, fusion=fusion, diverse=diverse,
             diverse_by=diverse_by or "mmr", hops=hops, edges=edges, rerank=rerank,
+            **({} if rerank_depth is None else {"rerank_depth": rerank_depth}),
         )  # fmt: skip
         if not explain:
             answers = [replace(answer, explanation=()) for answer in answers]

@@ -31,6 +31,16 @@ SCHEMAS = (
 )
 # Only their order reaches the loss.
 NLI_SCORES = {"entailment": 1.0, "neutral": 0.5, "contradiction": 0.0}
+POSITIVE_LABELS = frozenset({"1", "1.0", "true", "yes", "entailment", "paraphrase", "duplicate"})
+
+
+def says_alike(label: str) -> bool:
+    """Return whether a pair's label says that its texts belong together.
+
+    >>> says_alike("Entailment"), says_alike("0")
+    (True, False)
+    """
+    return label.strip().casefold() in POSITIVE_LABELS
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,21 @@ class Dictionary:
             for text, entries in zip(self.definitions, self.owners, strict=True)
         ])  # fmt: skip
 
+    def only(self, entries: Sequence[int]) -> Dictionary:
+        """Keep some entries, numbered anew in the order given, with their definitions.
+
+        >>> d = Dictionary.of([("car", ["a vehicle"]), ("coach", ["a vehicle", "a trainer"])]).only([1])
+        >>> d.entries, d.definitions, d.owners
+        (('coach',), ('a vehicle', 'a trainer'), ((0,), (0,)))
+        """
+        place = {entry: i for i, entry in enumerate(entries)}
+        own = [tuple(sorted(place[e] for e in owners if e in place)) for owners in self.owners]
+        return Dictionary(
+            tuple(self.entries[entry] for entry in place),
+            tuple(text for text, mine in zip(self.definitions, own, strict=True) if mine),
+            tuple(mine for mine in own if mine),
+        )
+
     def split(self, held_out: NDArray[np.bool_]) -> tuple[Dictionary, list[tuple[str, tuple[int, ...]]]]:
         """Take definitions out: return the rest, and the others with their entries.
 

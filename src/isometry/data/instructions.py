@@ -11,8 +11,8 @@ from typing import Final
 
 import numpy as np
 
-from isometry.data.triplets import normal_text
 from isometry.errors import DimensionMismatch, InputError, UnknownName
+from isometry.types import normal_text
 
 Spans = Callable[[str], Sequence[tuple[int, int]]]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
@@ -13,23 +11,11 @@ import numpy as np
 
 from isometry.data.schemas import Labelled, Triplets
 from isometry.errors import DimensionMismatch, EmptyInput, InputError
-from isometry.types import FloatArray, IntArray, check_vectors
-
-_WORD = re.compile(r"\w+")
-
-
-def normal_text(text: str) -> str:
-    """Return what texts share that differ only in case, white space, punctuation or the form of a character.
-
-    >>> normal_text("  What's NEW?") == normal_text("what s new")
-    True
-    """
-    found = _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
-    return " ".join(found) if found else text.strip()
+from isometry.types import FloatArray, IntArray, check_vectors, normal_text, unit
 
 
 def text_overlap(first: Iterable[str], second: Iterable[str]) -> int:
-    """Return how many texts, up to `normal_text`, stand on both sides."""
+    """Return how many texts, up to `isometry.types.normal_text`, stand on both sides."""
     return len({normal_text(text) for text in first} & {normal_text(text) for text in second})
 
 
@@ -157,7 +143,7 @@ def confusable_classes(
     rows = np.fromiter((number[label] for label in labels), np.int64, len(labels))
     means = np.zeros((len(names), vectors.shape[1]))
     np.add.at(means, rows, vectors)
-    means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
+    means = unit(means)
     cosine = means @ means.T
     np.fill_diagonal(cosine, -np.inf)
     order = np.argsort(-cosine, axis=1, kind="stable")[:, :nearest]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from isometry.diagnostics.insertion_order import OrderName, insertion_order
 from isometry.errors import EmptyInput, MissingExtra, UnknownName
 from isometry.types import FloatArray, Scores
+from isometry.types.progress import Progress
 
 TIE = 1e-6  # a found neighbour counts if it is as near as the k-th exact one up to this: real sets hold duplicates
 FAISS_CHUNK = 20  # faiss reorders the rows of one add(): an order is imposed by adding few rows at a time
@@ -151,7 +152,7 @@ def index_study(
     k: int = 10,
     labels: NDArray[np.object_] | None = None,
     local_dimension: NDArray[np.float64] | None = None,
-    progress: Callable[[int, int | None], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[StudyRow]:
     """Build every backend in every order and measure recall@k against exact search (Elliott & Clark, 2405.17813).
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from isometry.errors import InputError, MissingExtra, UnknownName
-from isometry.modules.quiet import no_progress_bars
+from isometry.modules.quiet import quiet
 
 if TYPE_CHECKING:
     from transformers import BertModel, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
@@ -52,16 +52,20 @@ class Decoder:
         return int(self.lm.config.num_hidden_layers)
 
 
-def load_decoder(name: str | Path = "smollm2", *, layers: int | None = None) -> Decoder:
+def load_decoder(
+    name: str | Path = "smollm2", *, layers: int | None = None, tokenizer: PreTrainedTokenizerBase | None = None
+) -> Decoder:
     """Load a decoder language model in float32, in evaluation mode.
 
     Parameters
     ----------
     name
-        ``"smollm2"`` (SmolLM2-135M-Instruct, 30 blocks, width 576, from the ``decoder`` extra), or the folder or hub
-        name of any causal language model of transformers.
+        ``"smollm2"`` (SmolLM2-135M-Instruct, 30 blocks, width 576, from the ``decoder`` extra), ``"tiny"`` (one from
+        scratch, for experiments), or the folder or hub name of any causal language model of transformers.
     layers
-        Keep only the first so many blocks; all by default.
+        Keep only the first so many blocks; all by default, of ``"tiny"`` two.
+    tokenizer
+        For ``"tiny"``, which has none of its own; the others bring theirs.
 
     Raises
     ------
@@ -70,13 +74,17 @@ def load_decoder(name: str | Path = "smollm2", *, layers: int | None = None) -> 
     UnknownName
         If there is no such model.
     InputError
-        If the model has fewer blocks than ``layers``.
+        If the model has fewer blocks than ``layers``, or ``"tiny"`` comes without a tokenizer.
     """
+    if name == "tiny":
+        if tokenizer is None:
+            raise InputError("A tiny decoder from scratch has no tokenizer; pass one.")
+        return Decoder(tiny_decoder(len(tokenizer), layers=layers or 2), tokenizer)
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     source, more = _source(name)
     try:
-        with no_progress_bars():
+        with quiet():
             lm: Any = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, **more)
             tokenizer = AutoTokenizer.from_pretrained(source, **more)
     except (OSError, ValueError) as error:

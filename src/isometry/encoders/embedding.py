@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from isometry.encoders.text import TextEncoder, check_texts
 from isometry.errors import TextTooLong, Truncated, UnknownName
-from isometry.types import Embeddings, FloatArray, IntArray, Role, id_array
+from isometry.types import Embeddings, FloatArray, IntArray, Role, id_array, unit
+from isometry.types.progress import Progress
 
 if TYPE_CHECKING:
     from isometry.encoders.cache import EmbeddingCache
 
 OnTruncate = Literal["warn", "error", "chunk", "ignore"]
-Progress = Callable[[int, int | None], None]
 
 
 def embed(
@@ -131,7 +131,7 @@ def _windows(encoder: TextEncoder, text: str, role: Role) -> list[tuple[str, int
 def _means(vectors: FloatArray, groups: list[list[tuple[int, int]]], encoder: TextEncoder) -> FloatArray:
     means = np.stack([np.average(vectors[[r for r, _ in g]], axis=0, weights=[n for _, n in g]) for g in groups])
     if encoder.space.normalized:
-        means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
+        means = unit(means)
     return means.astype(np.float32)
 
 

@@ -25,9 +25,10 @@ from isometry.files import write_whole
 from isometry.modules.token_projection import TokenProjection
 from isometry.modules.token_reduction import Identity, Reducer, from_record, reducers, to_record
 from isometry.types import Embeddings, FloatArray, IntArray, Role, Space, id_array
+from isometry.types.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    pass
 
 FORMAT = 1
 Reducers = Reducer | Mapping[Role, Reducer] | str
@@ -191,7 +192,7 @@ class LateInteraction:
         on_truncate: Literal["warn", "error", "ignore"] = "warn",
         batch_size: int = 32,
         allow_empty: bool = False,
-        progress: Callable[[int, int | None], None] | None = None,
+        progress: Progress | None = None,
     ) -> Embeddings:
         """Embed texts in one role, as multi-vector `Embeddings` whose ``cut_tokens`` count what did not fit.
 
@@ -232,7 +233,7 @@ class LateInteraction:
         batch_size: int,
         allow_empty: bool,
         names: Sequence[str] | None = None,
-        progress: Callable[[int, int | None], None] | None = None,
+        progress: Progress | None = None,
     ) -> tuple[list[FloatArray], IntArray]:
         texts = check_texts(inputs, empty=True)
         if role not in ROLES:

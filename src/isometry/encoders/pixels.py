@@ -99,7 +99,7 @@ class PixelEncoder:
         from safetensors.torch import save
 
         target, renderer = make_folder(folder), self.renderer
-        sizes = {name: getattr(renderer, name) for name in ("size", "height", "patch_width", "patches")}
+        sizes = {name: getattr(renderer, name) for name in ("size", "height", "patch_width", "patches", "words")}
         record = {"model": asdict(self.model.config), "renderer": sizes, "name": self.space.model,
                   "font": renderer.font_name, "fingerprint": renderer.fingerprint}  # fmt: skip
         write_whole(target / "model.safetensors", save(dict(self.model.state_dict())))

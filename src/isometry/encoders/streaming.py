@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -16,13 +16,13 @@ from isometry.encoders.embedding import OnTruncate, embed
 from isometry.errors import DataFormatError, InputError, StoreLocked
 from isometry.files import write_whole
 from isometry.types import Embeddings, Role, Space
+from isometry.types.progress import Progress
 
 if TYPE_CHECKING:
     from isometry.encoders.text import TextEncoder
 
 FORMAT = 1
 Item = tuple[str, str]
-Progress = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from isometry.codes.rotated import Planes, RotatedCode, unpack_nibbles
 from isometry.indexes.code_kernels import Asked, Coded, quantise_queries, rerank
 from isometry.indexes.folder import Folder, Writer, array, text
-from isometry.indexes.rows import blocks, check_search, find_rows, require_comparable, require_single, unit
+from isometry.indexes.rows import blocks, check_search, find_rows, require_comparable, require_single
 from isometry.protocols import Mask
-from isometry.types import Embeddings, FloatArray, Hits, IntArray, Space, check_reach, id_array
+from isometry.types import Embeddings, FloatArray, Hits, IntArray, Space, check_reach, id_array, unit
 
 CENTRE_FROM: Final = 256  # rows in a first `add` from which their mean is worth subtracting
 ENCODED: Final = 1 << 15  # rows encoded at once

@@ -16,9 +16,9 @@ from isometry.errors import InputError, NotFitted
 from isometry.indexes.exact import Lookup
 from isometry.indexes.folder import Folder, array, text, write_folder
 from isometry.indexes.recall import Approximate
-from isometry.indexes.rows import blocks, check_search, find_rows, require_comparable, require_single, unit
+from isometry.indexes.rows import blocks, check_search, find_rows, require_comparable, require_single
 from isometry.protocols import Mask
-from isometry.types import Embeddings, FloatArray, Hits, IntArray, Space, check_vectors, id_array
+from isometry.types import Embeddings, FloatArray, Hits, IntArray, Space, check_vectors, id_array, unit
 
 SCORED = 1 << 22  # scores held at once
 

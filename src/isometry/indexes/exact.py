@@ -20,12 +20,11 @@ from isometry.indexes.rows import (
     check_search,
     require_comparable,
     require_single,
-    unit,
 )
 from isometry.indexes.scan import CELLS, ranks, rounding, top
 from isometry.indexes.scan import above as scan_above
 from isometry.protocols import Mask
-from isometry.types import Embeddings, FloatArray, Hits, IntArray, Space, check_vectors
+from isometry.types import Embeddings, FloatArray, Hits, IntArray, Space, check_vectors, unit
 
 Lookup = Callable[[Sequence[str]], Any]
 Ranked = tuple[IntArray, IntArray, FloatArray]

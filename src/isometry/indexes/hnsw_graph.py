@@ -13,7 +13,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from isometry.errors import InputError
-from isometry.types import FloatArray, check_vectors
+from isometry.types import FloatArray, check_vectors, unit
 
 Links = NDArray[np.int32]
 
@@ -203,7 +203,7 @@ class HNSWGraph:
         x = check_vectors(vectors)
         if m < 2 or ef_construction < 1:
             raise InputError(f"HNSW needs m >= 2 and ef_construction >= 1, got {m} and {ef_construction}.")
-        x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+        x = unit(x)
         uniform = 1.0 - np.random.default_rng(seed).random(len(x))  # in (0, 1]: its logarithm is finite
         levels = np.floor(-np.log(uniform) / np.log(m)).astype(np.int32)
         height = int(levels.max(initial=0)) + 1
@@ -223,7 +223,7 @@ class HNSWGraph:
             Width of the search; raised to k where smaller.
         """
         q = check_vectors(queries, dim=self.vectors.shape[1])
-        q = q / np.maximum(np.linalg.norm(q, axis=1, keepdims=True), 1e-12)
+        q = unit(q)
         found = np.full((len(q), k), -1, np.int32)
         if not len(self.vectors):
             return found, np.zeros(len(q), np.int64)

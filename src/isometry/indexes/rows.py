@@ -24,13 +24,6 @@ def blocks(n: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, n)) for start in range(0, n, max(1, size)))
 
 
-def unit(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rows divided by their norms; a zero row stays zero."""
-    norms = np.linalg.norm(x, axis=1, keepdims=True)
-    result: NDArray[np.float64] = np.divide(x, norms, out=np.zeros_like(x), where=norms > 0)
-    return result
-
-
 def require_single(emb: Embeddings) -> None:
     """Raise `InputError` if an item has several vectors."""
     if emb.multi:

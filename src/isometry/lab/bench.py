@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,16 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from isometry.errors import InputError, RecipeError
 from isometry.types import Document, FloatArray, Role
+from isometry.types.progress import NamedProgress, silent
 
 if TYPE_CHECKING:
     from isometry.data.schemas import STS, Labelled, Pairs, Retrieval
     from isometry.encoders import TextEncoder
-
-Progress = Callable[[str, int, int | None], None]
-
-
-def _silent(text: str, done: int, total: int | None) -> None:
-    """Report nothing."""
 
 
 @dataclass
@@ -52,7 +47,7 @@ class Lab:
     user_data: Path | None = None
     data_root: Path | None = None
     model: str = "minilm"
-    progress: Progress = _silent
+    progress: NamedProgress = silent
     cache: Path | None = None
 
     def encoder(self) -> TextEncoder:

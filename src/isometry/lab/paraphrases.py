@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import spearmanr
 
+from isometry.data.converters import says_alike
 from isometry.errors import RecipeError
 from isometry.lab.bench import Lab
 from isometry.types import FloatArray
@@ -50,7 +51,8 @@ def paraphrases(lab: Lab, *, limit: int = 0, least: int = 32) -> Paraphrases:
     Parameters
     ----------
     lab
-        Its user's data, scored pairs or plain ones, 70% of them to learn from; otherwise the STS benchmark.
+        Its user's data, scored pairs or plain ones, 70% of them to learn from; otherwise the STS benchmark. Of pairs
+        with labels, those that say their texts belong together are taken.
     limit
         Pairs at most on either side; 0: all.
     least
@@ -69,7 +71,8 @@ def paraphrases(lab: Lab, *, limit: int = 0, least: int = 32) -> Paraphrases:
         gold, cut = np.concatenate([part.scores for part in sets]), len(sets[0].left) if lab.user_data is None else 0
     except RecipeError:
         pairs = lab.pairs("pairs/mrpc")
-        left, right = list(pairs.left), list(pairs.right)
+        alike = [i for i in range(len(pairs.left)) if pairs.labels is None or says_alike(pairs.labels[i])]
+        left, right = [pairs.left[i] for i in alike], [pairs.right[i] for i in alike]
     order = np.arange(len(left))
     if not cut:
         order, cut = np.random.default_rng(0).permutation(len(left)), round(0.7 * len(left))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from isometry.errors import DataFormatError, DimensionMismatch, EmptyInput, InputError, UnknownName
 from isometry.files import make_folder, write_whole
@@ -100,42 +101,57 @@ class ComparisonHead(nn.Module):
 
 
 class DotHead(nn.Module):
-    """Dot product of linearly projected vectors, for vector search: ``(P u) . (P v) / sqrt(width) + b``.
+    """Dot product of linearly projected vectors, for vector search: ``scale (P u) . (P v) + b``.
 
     Parameters
     ----------
     dim, width
         Width of a sentence vector and of its projection.
+    unit
+        Bring projections to length 1 first. Vectors that are means of states differ in length with their texts, and
+        plain products follow that more than what the texts say.
     seed
         Initial weights.
     """
 
     labels = 1
 
-    def __init__(self, dim: int, *, width: int = 256, seed: int = 0) -> None:
+    def __init__(self, dim: int, *, width: int = 256, unit: bool = True, seed: int = 0) -> None:
         super().__init__()
         if min(dim, width) < 1:
             raise InputError(f"A head needs positive widths, got dim={dim}, width={width}.")
-        self.config = {"dim": dim, "width": width}
-        self.dim = dim
+        self.config = {"dim": dim, "width": width, "unit": unit}
+        self.dim, self.unit = dim, unit
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.project = nn.Linear(dim, width, bias=False)
-        self.bias = nn.Parameter(torch.zeros(1))
+        self.scale, self.bias = nn.Parameter(torch.ones(1)), nn.Parameter(torch.zeros(1))
 
     def forward(self, u: Tensor, v: Tensor) -> Tensor:
         """Compare row by row: ``[b, d]`` and ``[b, d]`` to logits ``[b, 1]``."""
-        return (self.prepare(u) * self.prepare(v)).sum(-1, keepdim=True) + self.bias
+        return self.scale * (self.prepare(u) * self.prepare(v)).sum(-1, keepdim=True) + self.bias
 
     def prepare(self, v: Tensor) -> Tensor:
         """Projected vectors ``[m, width]``, which a vector index can hold."""
-        projected: Tensor = self.project(v) / self.project.out_features**0.25
-        return projected
+        projected: Tensor = self.project(v)
+        return normalize(projected, dim=-1) if self.unit else projected / self.project.out_features**0.25
+
+    @torch.no_grad()
+    def calibrate(self, u: Tensor, v: Tensor) -> None:
+        """Set scale and bias so that logits of these pairs, ``[n, d]`` each, have mean 0 and deviation 1.
+
+        Two numbers move too slowly for an optimizer whose every step is as large as its learning rate.
+        """
+        products = (self.prepare(u) * self.prepare(v)).sum(-1)
+        if len(products) < 2 or not float(products.std()) > 0:
+            raise InputError(f"Calibration needs pairs with different products, got {len(products)} pairs.")
+        self.scale.fill_(float(1 / products.std()))
+        self.bias.fill_(float(-products.mean() / products.std()))
 
     def score(self, u: Tensor, v: Tensor, prepared: Tensor | None = None) -> Tensor:
         """Compare one query ``[d]`` with candidates ``[m, d]``: logits ``[m, 1]``."""
         kept = self.prepare(v) if prepared is None else prepared
-        return (kept @ self.prepare(u))[:, None] + self.bias
+        return self.scale * (kept @ self.prepare(u))[:, None] + self.bias
 
 
 HEADS: dict[str, type[ComparisonHead] | type[DotHead]] = {"ComparisonHead": ComparisonHead, "DotHead": DotHead}
@@ -164,9 +180,7 @@ class PairStudent(nn.Module):
         EmptyInput
             If a text is empty; names its row, counted from 0.
         """
-        for row, text in enumerate(texts):
-            if not text.strip():
-                raise EmptyInput(f"Text {row} is empty; give it words or leave it out.")
+        _check_words(texts)
         features: dict[str, Any] = self.encoder.preprocess(list(texts))
         moved = {k: v.to(self.encoder.device) if isinstance(v, Tensor) else v for k, v in features.items()}
         out: Tensor = self.encoder(moved)["sentence_embedding"]
@@ -180,10 +194,15 @@ class PairStudent(nn.Module):
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str], *, batch_size: int = 64) -> Tensor:
-        """Vectors ``[n, d]`` of candidates, to be kept."""
+        """Vectors ``[n, d]`` of candidates, to be kept; texts of like length are read together."""
         self.eval()
-        parts = [self.vectors(texts[i : i + batch_size]) for i in range(0, len(texts), batch_size)]
-        return torch.cat(parts) if parts else torch.empty(0, self.head.dim)
+        _check_words(texts)
+        found = torch.empty(len(texts), self.head.dim, device=self.encoder.device)
+        order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
+        for start in range(0, len(texts), batch_size):
+            rows = order[start : start + batch_size]
+            found[rows] = self.vectors([texts[row] for row in rows])
+        return found
 
     @torch.no_grad()
     def predict(self, pairs: Sequence[tuple[str, str]]) -> FloatArray:
@@ -231,3 +250,9 @@ class PairStudent(nn.Module):
             str(folder / "encoder"), ours, device="cpu", local_files_only=True
         )
         return cls(encoder, head)
+
+
+def _check_words(texts: Sequence[str]) -> None:
+    for row, text in enumerate(texts):
+        if not text.strip():
+            raise EmptyInput(f"Text {row} is empty; give it words or leave it out.")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from isometry.errors import EmptyInput, InputError
 from isometry.modules.attention_mask import check_attention, run
-from isometry.modules.quiet import no_progress_bars
+from isometry.modules.quiet import quiet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -126,7 +126,7 @@ class DecoderTransformer(InputModule):  # type: ignore[misc]
             raise InputError(
                 "The model holds low-rank adapters; merge them before saving (isometry.training.merge_lora)."
             )
-        with no_progress_bars():
+        with quiet():
             self.model.save_pretrained(output_path)
         self.tokenizer.save_pretrained(output_path)
         self.save_config(output_path)
@@ -139,7 +139,7 @@ class DecoderTransformer(InputModule):  # type: ignore[misc]
         places = ("subfolder", "token", "cache_folder", "revision", "local_files_only")
         found = {k: v for k, v in kwargs.items() if k in places}
         folder = cls.load_dir_path(model_name_or_path, **found)
-        with no_progress_bars():
+        with quiet():
             model = AutoModel.from_pretrained(folder, dtype="auto", **(kwargs.get("model_kwargs") or {}))
         tokenizer = AutoTokenizer.from_pretrained(folder)
         module: Self = cls(model, tokenizer, **cls.load_config(model_name_or_path, **found))

@@ -93,6 +93,48 @@ def hide_tokens(
     return hidden, input_ids.masked_fill(~chosen, IGNORED)
 
 
+def masked_batch(
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    rate: float,
+    max_length: int,
+    generator: torch.Generator,
+    *,
+    offsets: bool = False,
+) -> dict[str, Tensor]:
+    """Tokenize texts and hide whole words: ``input_ids, attention_mask, labels``, each int64 ``[b, t]``.
+
+    Parameters
+    ----------
+    tokenizer
+        A fast tokenizer with a mask token.
+    rate
+        Share of each text's tokens, as in `whole_word_mask`.
+    offsets
+        Whether to add ``offset_mapping``, int64 ``[b, t, 2]``: where each token stands in its text.
+
+    Raises
+    ------
+    InputError
+        If the tokenizer knows no words or has no mask token.
+    """
+    _check_tokenizer(tokenizer)
+    options = {"padding": True, "truncation": True, "max_length": max_length, "return_tensors": "pt"}
+    rows = tokenizer(list(texts), return_offsets_mapping=offsets, **options)
+    numbers = [[-1 if w is None else w for w in rows.word_ids(i)] for i in range(len(texts))]
+    chosen = whole_word_mask(torch.tensor(numbers), rate, generator)
+    ids, labels = hide_tokens(
+        rows["input_ids"], chosen, mask_id=tokenizer.mask_token_id, vocab_size=len(tokenizer), generator=generator
+    )
+    found = {"input_ids": ids, "attention_mask": rows["attention_mask"], "labels": labels}
+    return found | ({"offset_mapping": rows["offset_mapping"]} if offsets else {})
+
+
+def _check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
+    if not getattr(tokenizer, "is_fast", False) or tokenizer.mask_token_id is None:
+        raise InputError(f"{type(tokenizer).__name__} has no mask token or knows no words; take a fast one of BERT.")
+
+
 class MaskingCollator:
     """Texts to a batch for masked language modelling, with a second, differently masked copy for a weak decoder.
 
@@ -117,10 +159,7 @@ class MaskingCollator:
         max_length: int = 512,
         seed: int = 0,
     ) -> None:
-        if not getattr(tokenizer, "is_fast", False) or tokenizer.mask_token_id is None:
-            raise InputError(
-                f"{type(tokenizer).__name__} has no mask token or knows no words; take a fast one of BERT."
-            )
+        _check_tokenizer(tokenizer)
         self.tokenizer, self.rate, self.decoder_rate, self.max_length = tokenizer, rate, decoder_rate, max_length
         self.generator = torch.Generator().manual_seed(seed)
 
@@ -148,22 +187,11 @@ class MaskingCollator:
     def _hide(self, texts: Sequence[str], rate: float, tables: Sequence[Structured] = ()) -> dict[str, Tensor]:
         if len(tables) not in (0, len(texts)):
             raise InputError("A batch holds either plain texts or tables, since their attention masks differ.")
-        options = {"padding": True, "truncation": True, "max_length": self.max_length, "return_tensors": "pt"}
-        rows = self.tokenizer(list(texts), return_offsets_mapping=bool(tables), **options)
-        numbers = [[-1 if w is None else w for w in rows.word_ids(i)] for i in range(len(texts))]
-        chosen = whole_word_mask(torch.tensor(numbers), rate, self.generator)
-        ids, labels = hide_tokens(
-            rows["input_ids"],
-            chosen,
-            mask_id=self.tokenizer.mask_token_id,
-            vocab_size=len(self.tokenizer),
-            generator=self.generator,
-        )
-        found = {"input_ids": ids, "attention_mask": rows["attention_mask"], "labels": labels}
+        found = masked_batch(self.tokenizer, texts, rate, self.max_length, self.generator, offsets=bool(tables))
         if tables:
-            offsets = rows["offset_mapping"].numpy()
+            offsets = found.pop("offset_mapping").numpy()
             cells = [torch.as_tensor(table.cells(o)) for table, o in zip(tables, offsets, strict=True)]
-            found["may_attend"] = table_mask(torch.stack(cells), rows["attention_mask"])
+            found["may_attend"] = table_mask(torch.stack(cells), found["attention_mask"])
         return found
 
 
@@ -203,6 +231,12 @@ class PredictionHead(nn.Module):
             self.first, self.last = model.head, model.decoder
         else:
             raise InputError(f"{type(mlm).__name__} has no masked language modelling head of a known kind.")
+
+    @property
+    def dense(self) -> nn.Linear:
+        """The transform's linear map: what RoBERTa, without a pooler of its own, has in its place."""
+        found = next(part for part in self.first.modules() if isinstance(part, nn.Linear))
+        return found
 
     def transform(self, states: Tensor) -> Tensor:
         """Return transformed states ``[..., d]``."""

@@ -72,6 +72,12 @@ class TextRenderer:
         Of a patch in pixels; a patch is as high as the picture.
     patches
         Most patches of a picture, S.
+    words
+        Whether each word begins in a patch of its own, after at least a blank: after a lost letter later words then
+        have the same patches, if one place further left. Otherwise words follow each other as in print, and all later
+        patches change.
+    remember
+        How many pictures to keep, the first drawn, as uint8: drawing takes longer than a small model's look at it.
 
     Examples
     --------
@@ -85,6 +91,11 @@ class TextRenderer:
     height: int = 16
     patch_width: int = 16
     patches: int = 64
+    words: bool = False
+    remember: int = 0
+    _lines: dict[str, tuple[NDArray[np.uint8], int]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
     _known: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -108,7 +119,7 @@ class TextRenderer:
     def fingerprint(self) -> str:
         """Hash of the font file and the parameters: equal ones draw equal pictures."""
         digest = hashlib.sha256((self.font or monospace_font()).read_bytes())
-        digest.update(repr((self.size, self.height, self.patch_width)).encode())
+        digest.update(repr((self.size, self.height, self.patch_width)).encode() + b"words" * self.words)
         return digest.hexdigest()[:16]
 
     @cached_property
@@ -140,24 +151,45 @@ class TextRenderer:
         InputError
             If a text is in a script that needs shaping, or has characters the font does not draw; names them.
         """
-        from PIL import Image, ImageDraw
-
         clean = [" ".join(unicodedata.normalize("NFC", text).split()) for text in texts]
         self.check(clean)
-        room = (self.patches - 1) * self.patch_width
         images = np.full((len(clean), self.height, self.patches * self.patch_width), WHITE, np.uint8)
         used, cut = np.empty(len(clean), np.int64), np.zeros(len(clean), np.int64)
         for row, text in enumerate(clean):
-            width = round(self._font.getlength(text))
-            cut[row] = max(0, width - room)
-            picture = Image.new("L", (min(width, room) + 1, self.height), WHITE)
-            ImageDraw.Draw(picture).text((0, self._baseline), text, fill=BLACK, font=self._font, anchor="ls")
-            ends = -(-min(width, room) // self.patch_width)
-            drawn = np.asarray(picture)[:, : ends * self.patch_width]
-            images[row, :, : drawn.shape[1]] = drawn
-            images[row, :, ends * self.patch_width : (ends + 1) * self.patch_width] = BLACK
-            used[row] = ends + 1
+            picture, cut[row] = self._line(text)
+            images[row, :, : picture.shape[1]] = picture
+            used[row] = picture.shape[1] // self.patch_width
         return Rendered(images, used, cut)
+
+    def _line(self, text: str) -> tuple[NDArray[np.uint8], int]:
+        """Return the picture of a text up to its black patch, and the pixels that do not fit."""
+        if text in self._lines:
+            return self._lines[text]
+        from PIL import Image, ImageDraw
+
+        room = (self.patches - 1) * self.patch_width
+        places, width = self._places(text)
+        ends = -(-min(width, room) // self.patch_width) * self.patch_width
+        canvas = Image.new("L", (ends + 1, self.height), WHITE)
+        for x, part in places:
+            ImageDraw.Draw(canvas).text((x, self._baseline), part, fill=BLACK, font=self._font, anchor="ls")
+        picture = np.full((self.height, ends + self.patch_width), BLACK, np.uint8)
+        picture[:, :ends] = np.asarray(canvas)[:, :ends]
+        found = picture, max(0, width - room)
+        if len(self._lines) < self.remember:
+            self._lines[text] = found
+        return found
+
+    def _places(self, text: str) -> tuple[list[tuple[int, str]], int]:
+        """Return where each part of a text is drawn, and where the last one ends."""
+        if not self.words:
+            return [(0, text)], round(self._font.getlength(text))
+        places, x, end, blank = list[tuple[int, str]](), 0, 0, self._font.getlength(" ")
+        for word in text.split():
+            places.append((x, word))
+            end = x + round(self._font.getlength(word))
+            x = -(-(end + round(blank)) // self.patch_width) * self.patch_width
+        return places, end
 
     def to_patches(self, images: NDArray[np.uint8], most: int | None = None) -> NDArray[np.float32]:
         """Cut pictures into patches of ink in [0, 1], float32 ``[n, s, patch_pixels]``; only the first ``most``."""

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Self
 
 import torch
 from torch import Tensor, nn
 
-from isometry.errors import EmptyInput, InputError
+from isometry.errors import DataFormatError, EmptyInput, InputError
+from isometry.files import make_folder, write_whole
+from isometry.modules.chat import chat_frame
+from isometry.modules.quiet import quiet
 from isometry.types import FloatArray
 
 Pair = tuple[str, str]
+CONFIG: Final = "yes_no.json"
 TASK = "Given a web search query, retrieve relevant passages that answer the query"
-_MARK = "\ufffc"  # stands for the content while a chat template is rendered
 
 
 @dataclass(frozen=True)
@@ -140,18 +145,49 @@ class YesNoModel(nn.Module):
             )
         return head + self._encode(document)[:room] + after
 
+    def save(self, path: str | Path) -> None:
+        """Write language model, tokenizer and what is asked to a folder."""
+        folder = make_folder(path)
+        with quiet():
+            self.lm.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        about = {
+            "task": self.task,
+            "prompt": asdict(self.prompt),
+            "answers": self.answers,
+            "max_tokens": self.max_tokens,
+        }
+        write_whole(folder / CONFIG, json.dumps(about, sort_keys=True).encode())
+
+    @classmethod
+    def load(cls, path: str | Path, **changes: Any) -> Self:
+        """Read what `save` wrote; ``changes`` replace what it says, such as ``task``.
+
+        Raises
+        ------
+        DataFormatError
+            If a file is missing or broken.
+        """
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        folder = Path(path)
+        try:
+            about = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+            about |= {"prompt": YesNoPrompt(**about["prompt"]), "answers": tuple(about["answers"])}
+            with quiet():
+                lm = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise DataFormatError(folder, None, f"the yes/no reranker cannot be read ({error}).") from error
+        return cls(lm.eval(), tokenizer, **{**about, **changes})
+
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return ids
 
     def _render(self) -> tuple[list[int], list[int]]:
         """Token ids before and after what differs from pair to pair."""
-        messages = [{"role": "system", "content": self.prompt.system}, {"role": "user", "content": _MARK}]
-        if getattr(self.tokenizer, "chat_template", None):
-            text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        else:
-            text = f"{self.prompt.system}\n{_MARK}\nAnswer:\n"
-        before, _, after = text.partition(_MARK)
+        before, after = chat_frame(self.tokenizer, self.prompt.system)
         frame = self._encode(before), self._encode(after + self.prompt.answer)
         if sum(map(len, frame)) >= self.max_tokens:
             raise InputError(f"The prompt alone takes {sum(map(len, frame))} of {self.max_tokens} tokens.")

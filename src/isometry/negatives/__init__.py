@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from isometry.negatives.consistency import consistent, positive_ranks, removal_quality
     from isometry.negatives.five_term import five_term_loss, hard_negative_loss
     from isometry.negatives.guided import Guide, Guided, doubtful_negatives, gist_loss, guided_mask
+    from isometry.negatives.guided_hinge import GuidedTriplet, guided_triplet
     from isometry.negatives.judged import Judge, judge_candidates, select_judged
     from isometry.negatives.margins import Absolute, Ceiling, Margin, Relative
     from isometry.negatives.masks import AnyOf, OwnScores, other_rows, same_label, same_text
@@ -27,6 +28,7 @@ _HOMES = {
     "DistinctBatches": "sampling",
     "Guide": "guided",
     "Guided": "guided",
+    "GuidedTriplet": "guided_hinge",
     "Judge": "judged",
     "Margin": "margins",
     "MaskQuality": "quality",
@@ -43,6 +45,7 @@ _HOMES = {
     "five_term_loss": "five_term",
     "gist_loss": "guided",
     "guided_mask": "guided",
+    "guided_triplet": "guided_hinge",
     "hard_negative_loss": "five_term",
     "judge_candidates": "judged",
     "mask_quality": "quality",
@@ -67,6 +70,7 @@ __all__ = [
     "DistinctBatches",
     "Guide",
     "Guided",
+    "GuidedTriplet",
     "Judge",
     "Margin",
     "MaskQuality",
@@ -83,6 +87,7 @@ __all__ = [
     "five_term_loss",
     "gist_loss",
     "guided_mask",
+    "guided_triplet",
     "hard_negative_loss",
     "judge_candidates",
     "mask_quality",

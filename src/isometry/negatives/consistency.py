@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from isometry.errors import InputError
-from isometry.negatives.masks import text_key, text_places
+from isometry.negatives.masks import text_places
 from isometry.negatives.mining import spans
 from isometry.protocols import Mask
-from isometry.types import FloatArray, IntArray, check_vectors
+from isometry.types import FloatArray, IntArray, check_vectors, normal_text
 
 
 def positive_ranks(
@@ -29,7 +29,7 @@ def positive_ranks(
     positives
         The row of each query's positive among the documents.
     texts
-        Of queries and documents: a document that is the query itself, up to case and white space, is not counted.
+        Of queries and documents: a document that is the query itself, up to `normal_text`, is not counted.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def positive_ranks(
         scores = queries[span] @ docs.T
         own = scores[np.arange(len(scores)), rows[span]]
         for i, text in enumerate([] if texts is None else texts[0][span]):
-            scores[i, places.get(text_key(text), [])] = -np.inf
+            scores[i, places.get(normal_text(text), [])] = -np.inf
         ranks[span] = (scores > own[:, None]).sum(1)
     return ranks
 

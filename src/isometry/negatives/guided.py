@@ -92,11 +92,16 @@ class Guide:
 
 @dataclass(frozen=True)
 class Guided:
-    """Mask source: drop what a frozen guide finds closer to a row than its positive (GISTEmbed)."""
+    """Mask source: drop what a frozen guide finds closer to a row than its positive (GISTEmbed).
+
+    With ``hard`` only hard negatives are left: those that the model in training, against the guide's word, finds closer
+    to the row than its positive.
+    """
 
     guide: Guide
     margin: float = 0.0
     relative: bool = False
+    hard: bool = False
     citation: ClassVar[str] = """@article{solatorio2024gistembed,
   title = {GISTEmbed: Guided In-sample Selection of Training Negatives for Text Embedding Fine-tuning},
   author = {Solatorio, Aivin V.},
@@ -112,7 +117,11 @@ class Guided:
         targets = candidates.targets
         q, d = (self.guide(queries, "query").to(targets.device), self.guide(docs).to(targets.device))
         scores = score_blocks(q, d, targets=targets, blocks=tuple(candidates.scores))
-        return guided_mask(scores, targets, margin=self.margin, relative=self.relative)
+        drop = guided_mask(scores, targets, margin=self.margin, relative=self.relative)
+        if not self.hard:
+            return drop
+        own = candidates.scores["qd"].gather(1, targets[:, None])
+        return settle({block: mask | (candidates.scores[block] <= own) for block, mask in drop.items()}, targets)
 
 
 def gist_loss(
@@ -122,6 +131,7 @@ def gist_loss(
     temperature: float = 0.01,
     margin: float = 0.0,
     relative: bool = False,
+    hard: bool = False,
     contrast_queries: bool = True,
     contrast_positives: bool = True,
 ) -> InfoNCE:
@@ -133,8 +143,8 @@ def gist_loss(
         The model in training, or None when only embeddings are given.
     guide
         A frozen encoder; None gives the unguided baseline (the same blocks, nothing masked but self-pairs).
-    temperature, margin, relative
-        As in `info_nce` and `guided_mask`.
+    temperature, margin, relative, hard
+        As in `info_nce`, `guided_mask` and `Guided`.
     contrast_queries, contrast_positives
         Whether queries are pushed from queries, and positives from positives (the latter can hurt retrieval).
 
@@ -146,7 +156,7 @@ def gist_loss(
     if guide is not None and id(guide) == id(model):
         raise InputError("The guide must stay frozen: pass another model, or copy.deepcopy of the one in training.")
     blocks = ("qd", *["qq"] * contrast_queries, *["pp"] * contrast_positives)
-    mask = None if guide is None else Guided(Guide(guide), margin, relative)
+    mask = None if guide is None else Guided(Guide(guide), margin, relative, hard)
     return InfoNCE(model, temperature=temperature, blocks=blocks, mask=mask)
 
 

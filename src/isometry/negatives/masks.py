@@ -16,39 +16,31 @@ from torch import Tensor
 from isometry.errors import InputError
 from isometry.negatives.guided import guided_mask
 from isometry.objectives.info_nce import Candidates, Masks, MaskSource, settle
-
-
-def text_key(text: str) -> str:
-    """Return what two texts share when they differ only in case or white space.
-
-    >>> text_key(" Two  words") == text_key("two Words")
-    True
-    """
-    return " ".join(text.casefold().split())
+from isometry.types import normal_text
 
 
 def text_places(texts: Sequence[str]) -> dict[str, list[int]]:
-    """Return where each text stands, by `text_key`.
+    """Return where each text stands, by `isometry.types.normal_text`.
 
     >>> text_places(["a b", "c", "A  B"])
     {'a b': [0, 2], 'c': [1]}
     """
     places: dict[str, list[int]] = {}
     for place, text in enumerate(texts):
-        places.setdefault(text_key(text), []).append(place)
+        places.setdefault(normal_text(text), []).append(place)
     return places
 
 
 def same_text(candidates: Candidates) -> Masks:
     """Drop candidates whose text is that of the row's query or positive (text equality mask).
 
-    The document-equality mask of Qwen3-Embedding (arXiv:2506.05176), for every block and up to case and white space.
+    The document-equality mask of Qwen3-Embedding (arXiv:2506.05176), for every block and up to `normal_text`.
     """
     if candidates.texts is None:
         raise InputError("same_text reads texts; pass them to the loss, or put them in the features with keep_texts.")
     queries, docs = candidates.texts
     numbers: dict[Hashable, int] = {}
-    rows = [torch.tensor([numbers.setdefault(text_key(t), len(numbers)) for t in side]) for side in (queries, docs)]
+    rows = [torch.tensor([numbers.setdefault(normal_text(t), len(numbers)) for t in side]) for side in (queries, docs)]
     return _same(candidates, *(row.to(candidates.targets.device) for row in rows))
 
 

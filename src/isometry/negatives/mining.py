@@ -9,9 +9,9 @@ import numpy as np
 
 from isometry.errors import EmptyInput, InputError
 from isometry.negatives.margins import Margin
-from isometry.negatives.masks import text_key, text_places
+from isometry.negatives.masks import text_places
 from isometry.protocols import Mask
-from isometry.types import FloatArray, IntArray, check_vectors
+from isometry.types import FloatArray, IntArray, check_vectors, normal_text
 
 BLOCK = 2**25  # scores held at once
 
@@ -74,7 +74,7 @@ def mine(
     window
         First rank and the one after the last, counted from 0 among the documents that are not positives.
     texts
-        Of queries and documents: those equal to the query or one of its positives, up to case and white space, are
+        Of queries and documents: those equal to the query or one of its positives, up to `normal_text`, are
         left out like the positives.
     seed
         For the draws from a window.
@@ -161,7 +161,7 @@ def _excluded(
         )
     places = text_places(texts[1])
     for query, own in zip(texts[0], positives, strict=True):
-        keys = {text_key(query), *(text_key(texts[1][row]) for row in own)}
+        keys = {normal_text(query), *(normal_text(texts[1][row]) for row in own)}
         yield sorted({place for key in keys for place in places.get(key, ())} | own)
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
-from isometry.errors import DimensionMismatch, InputError
+from isometry.errors import DimensionMismatch
 from isometry.objectives.cosent import cosent
 from isometry.objectives.info_nce import info_nce
-from isometry.objectives.loss import EmbeddingLoss
+from isometry.objectives.loss import ScoredPairLoss
 
 
 def angle_similarity(left: Tensor, right: Tensor) -> Tensor:
@@ -42,7 +40,7 @@ def angle_similarity(left: Tensor, right: Tensor) -> Tensor:
     return similarity
 
 
-class AnglE(EmbeddingLoss):
+class AnglE(ScoredPairLoss):
     """AnglE as a loss object: CoSENT by cosine, CoSENT by angle and in-batch contrast (arXiv:2309.12871).
 
     ``cosine * cosent(cosines) + angle * cosent(angle similarities) + in_batch * InfoNCE of the pairs that are alike``
@@ -72,21 +70,12 @@ class AnglE(EmbeddingLoss):
         super().__init__(model)
         self.cosine, self.angle, self.in_batch, self.scale, self.alike = cosine, angle, in_batch, scale, alike
 
-    def compute_loss_from_embeddings(
-        self,
-        embeddings: Sequence[Tensor],
-        labels: Tensor | None = None,
-        texts: Sequence[Sequence[str]] | None = None,
-    ) -> Tensor:
-        """Return the loss of columns (left, right) of embeddings, each ``[b, d]``, with gold scores ``[b]``."""
-        self.need_columns(embeddings, 2, "(left, right)", most=2)
-        if labels is None:
-            raise InputError("AnglE orders pairs by their gold scores; pass float labels [b], one for each pair.")
-        left, right = embeddings
-        value = self.cosine * cosent(cosine_similarity(left, right), labels, scale=self.scale)
+    def of_pairs(self, left: Tensor, right: Tensor, gold: Tensor) -> Tensor:
+        """Return the weighted sum of the three terms."""
+        value = self.cosine * cosent(cosine_similarity(left, right), gold, scale=self.scale)
         if self.angle:
-            value = value + self.angle * cosent(angle_similarity(left, right), labels, scale=self.scale)
-        if self.in_batch and bool((labels >= self.alike).any()):
+            value = value + self.angle * cosent(angle_similarity(left, right), gold, scale=self.scale)
+        if self.in_batch and bool((gold >= self.alike).any()):
             rows = info_nce(left, right, temperature=1 / self.scale, blocks=("qd", "qq"), reduction="none")
-            value = value + self.in_batch * rows[labels >= self.alike].mean()
+            value = value + self.in_batch * rows[gold >= self.alike].mean()
         return value

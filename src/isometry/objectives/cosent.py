@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from isometry.errors import DimensionMismatch, InputError
-from isometry.objectives.loss import EmbeddingLoss
+from isometry.objectives.loss import ScoredPairLoss
 
 
 def cosent(similarities: Tensor, gold: Tensor, *, scale: float | Tensor = 20.0, decimals: int | None = None) -> Tensor:
@@ -57,7 +55,7 @@ def cosent(similarities: Tensor, gold: Tensor, *, scale: float | Tensor = 20.0, 
     return torch.logsumexp(torch.cat([s.new_zeros(1), wrong]), 0) + 0.0 * s.sum()  # a gradient even if all tie
 
 
-class CoSENT(EmbeddingLoss):
+class CoSENT(ScoredPairLoss):
     """CoSENT as a loss object: columns (left, right), float labels ``[b]``.
 
     Parameters
@@ -79,17 +77,9 @@ class CoSENT(EmbeddingLoss):
         super().__init__(model)
         self.scale, self.decimals = scale, decimals
 
-    def compute_loss_from_embeddings(
-        self,
-        embeddings: Sequence[Tensor],
-        labels: Tensor | None = None,
-        texts: Sequence[Sequence[str]] | None = None,
-    ) -> Tensor:
-        """Return the loss of columns of embeddings, each ``[b, d]``: left, right."""
-        self.need_columns(embeddings, 2, "(left, right)", most=2)
-        if labels is None:
-            raise InputError("CoSENT orders pairs by their gold scores; pass float labels [b], one for each pair.")
-        return cosent(cosine_similarity(embeddings[0], embeddings[1]), labels, scale=self.scale, decimals=self.decimals)
+    def of_pairs(self, left: Tensor, right: Tensor, gold: Tensor) -> Tensor:
+        """Return `cosent` of the cosines."""
+        return cosent(cosine_similarity(left, right), gold, scale=self.scale, decimals=self.decimals)
 
     def get_config_dict(self) -> dict[str, float | int | None]:
         """Return what a model card should say about this loss."""

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from isometry.errors import InputError
 from isometry.objectives.distillation import score_mse
-from isometry.objectives.loss import EmbeddingLoss
+from isometry.objectives.loss import ScoredPairLoss
 
 
-class CosineRegression(EmbeddingLoss):
+class CosineRegression(ScoredPairLoss):
     """Mean squared error between the cosine of a pair and its score in 0..1: columns (left, right), labels ``[b]``.
 
     The regression objective of Sentence-BERT (arXiv:1908.10084). For a model whose cosines already mean something it is
@@ -26,15 +23,7 @@ class CosineRegression(EmbeddingLoss):
     0.125
     """
 
-    def compute_loss_from_embeddings(
-        self,
-        embeddings: Sequence[Tensor],
-        labels: Tensor | None = None,
-        texts: Sequence[Sequence[str]] | None = None,
-    ) -> Tensor:
-        """Return the loss of columns of embeddings, each ``[b, d]``: left, right."""
-        self.need_columns(embeddings, 2, "(left, right)", most=2)
-        if labels is None:
-            raise InputError("Cosine regression reads similarities; pass float labels [b], one for each pair.")
-        cosine = cosine_similarity(embeddings[0], embeddings[1])
-        return score_mse(cosine, labels.to(cosine.dtype))
+    def of_pairs(self, left: Tensor, right: Tensor, gold: Tensor) -> Tensor:
+        """Return the mean squared error of the cosines."""
+        cosine = cosine_similarity(left, right)
+        return score_mse(cosine, gold.to(cosine.dtype))

@@ -63,6 +63,26 @@ class EmbeddingLoss(nn.Module, ABC):
             raise DimensionMismatch(f"{name} needs columns of one shape [b, d] with b >= 1, got {shapes}.")
 
 
+class ScoredPairLoss(EmbeddingLoss):
+    """A loss over columns (left, right) of embeddings and the gold score of each pair."""
+
+    @abstractmethod
+    def of_pairs(self, left: Tensor, right: Tensor, gold: Tensor) -> Tensor:
+        """Return the loss of pairs, each side ``[b, d]``, with gold scores ``[b]``."""
+
+    def compute_loss_from_embeddings(
+        self,
+        embeddings: Sequence[Tensor],
+        labels: Tensor | None = None,
+        texts: Sequence[Sequence[str]] | None = None,
+    ) -> Tensor:
+        """Return the loss of columns of embeddings, each ``[b, d]``: left, right; labels float ``[b]``."""
+        self.need_columns(embeddings, 2, "(left, right)", most=2)
+        if labels is None:
+            raise InputError(f"{type(self).__name__} reads gold scores; pass float labels [b], one for each pair.")
+        return self.of_pairs(embeddings[0], embeddings[1], labels)
+
+
 def teach(teacher: Teacher, texts: Sequence[Sequence[str]], like: Tensor) -> list[Tensor]:
     """Return a teacher's vectors of every column of texts: the first column as queries, the others as documents."""
     roles: list[Role] = ["query" if not i and len(texts) > 1 else "document" for i in range(len(texts))]

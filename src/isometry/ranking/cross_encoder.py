@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from isometry.errors import DataFormatError, EmptyInput, InputError
+from isometry.modules.quiet import quiet
 from isometry.ranking.lookup import Lookup
 from isometry.ranking.rerank import Rerank
 from isometry.ranking.stage import check_count
@@ -49,15 +50,22 @@ class CrossEncoderScorer:
         Raises
         ------
         DataFormatError
-            If there is no such model, or it cannot be read.
+            If there is no such model, it cannot be read, or it has no trained head that scores pairs.
         """
         from sentence_transformers import CrossEncoder
 
         try:
-            model = CrossEncoder(str(path), device=device)
+            with quiet():
+                model = CrossEncoder(str(path), device=device)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             said = " ".join(str(error).split())[:300]
             raise DataFormatError(path, None, f"the cross-encoder cannot be loaded ({said}).") from error
+        names = getattr(model[0].config, "architectures", None) or []
+        if len(model) == 1 and not any("SequenceClassification" in name for name in names):
+            raise DataFormatError(
+                path, None, "this model embeds texts and was never trained to score pairs; make a reranker of it with "
+                "isometry rerank.",
+            )  # fmt: skip
         return cls(model, batch_size=batch_size, revision=str(path))
 
     @classmethod

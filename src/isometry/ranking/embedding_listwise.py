@@ -8,15 +8,16 @@ list, where a cross-encoder needs one pass per candidate.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal, get_args
 
 import numpy as np
 
 from isometry.errors import InputError, UnknownName
+from isometry.modules.chat import chat_frame
 from isometry.ranking.lookup import Lookup, texts_of, vectors_of
 from isometry.ranking.stage import Stage, check_count
-from isometry.types import FloatArray, Hits, Queries
+from isometry.types import FloatArray, Hits, Queries, unit
 
 Spans = Callable[[str], Sequence[tuple[int, int]]]
 Order = Literal["first-stage", "reversed", "random"]
@@ -64,6 +65,11 @@ class ListwisePrompt:
             raise UnknownName("order of documents", str(self.order), get_args(Order))
         if self.which not in get_args(Which):
             raise UnknownName("choice of documents", str(self.which), get_args(Which))
+
+    def in_chat(self, tokenizer: Any) -> ListwisePrompt:
+        """Return this prompt as a turn of the chat that a language model's tokenizer writes."""
+        before, after = chat_frame(tokenizer)
+        return replace(self, before=before, after=after)
 
     def text(self, query: str, documents: Sequence[str]) -> str:
         """Write the prompt with these documents, in this order."""
@@ -226,12 +232,6 @@ class EmbeddingListwise(Stage):
             raise InputError(f"The prompt's vector has {asked.shape[1]} numbers, the documents' {vectors.shape[1]}.")
         cosines: FloatArray = np.clip(vectors @ asked[0], -1, 1)
         return cosines
-
-
-def unit(vectors: FloatArray) -> FloatArray:
-    """Rows scaled to norm 1; rows of zeros stay."""
-    scaled: FloatArray = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
-    return scaled
 
 
 def tokens_read(query: int, documents: Sequence[int]) -> dict[str, int]:

@@ -15,7 +15,7 @@ from isometry.codes.distances import METHODS, plane_dots
 from isometry.codes.recurrent_binary import Binariser, CodeSearch, Training, train_binariser
 from isometry.errors import RecipeError, SpaceMismatch
 from isometry.lab import Card, Claim, Lab, Outcome, Plot
-from isometry.types import Scores
+from isometry.types import Scores, unit
 
 if TYPE_CHECKING:
     from isometry.types import FloatArray, IntArray
@@ -280,7 +280,7 @@ def _entries(lab: Lab) -> tuple[list[str], list[str]]:
 
 def _found(q: FloatArray, d: FloatArray, k: int) -> FloatArray:
     """Whether row i of d is among the k nearest of row i of q by cosine, per row."""
-    q, d = (side / np.maximum(np.linalg.norm(side, axis=1, keepdims=True), 1e-12) for side in (q, d))
+    q, d = unit(q), unit(d)
     scores = q @ d.T
     better = (scores > scores.diagonal()[:, None]).sum(axis=1)
     ties = (scores == scores.diagonal()[:, None]).sum(axis=1) - 1

@@ -1,9 +1,11 @@
 """Causal2Vec: one soft token, made by a small encoder that has read the whole text, lets a causal decoder look ahead.
 
-The mechanism is measured where it must matter: texts whose last token decides what all others mean. It beats averaging
-causal states there by far; reading out the last token alone does nearly as well. On text, the small encoder alone is
-the control that matters: beside a decoder cut to two blocks and hardly trained it is better than the whole, and weighs
-half as much, so less time is saved than beside a deep one.
+The mechanism is measured where it must matter: texts whose last token decides what all others mean. Training lasts long
+enough for a bidirectional reader to learn them and for a causal mean to begin to. On text, the small encoder alone is
+the control that matters: it comes from an encoder of sentences, the decoder beside it from a language model cut to two
+blocks, and all systems take the same steps at a rate at which the decoder alone learns its pairs. What is saved over
+repeating the text depends on how heavy the small encoder is beside the decoder, so it is timed beside a deeper one,
+and beside the one trained.
 """
 
 from __future__ import annotations
@@ -75,17 +77,17 @@ CARD = Card(
         "smoke": {
             "seeds": 2, "steps": 4, "every": 2, "batch": 16, "test": 32, "decoder": "tiny", "layers": 2,
             "encoder_layers": 1, "lora": 0, "pairs": 40, "test_pairs": 40, "text_steps": 2, "text_batch": 8,
-            "lr": 1e-4, "max_length": 16, "timings": 5,
+            "lr": 1e-4, "max_length": 16, "timings": 5, "timed_layers": 3,
         },
         "laptop": {
-            "seeds": 5, "steps": 200, "every": 20, "batch": 128, "test": 512, "decoder": "smollm2", "layers": 2,
-            "encoder_layers": 2, "lora": 0, "pairs": 0, "test_pairs": 250, "text_steps": 20, "text_batch": 16,
-            "lr": 1e-4, "max_length": 24, "timings": 7,
+            "seeds": 5, "steps": 300, "every": 20, "batch": 128, "test": 512, "decoder": "smollm2", "layers": 2,
+            "encoder_layers": 2, "lora": 0, "pairs": 0, "test_pairs": 250, "text_steps": 60, "text_batch": 16,
+            "lr": 5e-4, "max_length": 24, "timings": 7, "timed_layers": 8,
         },
         "paper": {
             "seeds": 5, "steps": 400, "every": 20, "batch": 128, "test": 512, "decoder": "mistralai/Mistral-7B-v0.1",
             "layers": None, "encoder_layers": 6, "lora": 16, "pairs": 0, "test_pairs": 0, "text_steps": 1000,
-            "text_batch": 512, "lr": 1e-4, "max_length": 512, "timings": 7,
+            "text_batch": 512, "lr": 1e-4, "max_length": 512, "timings": 7, "timed_layers": None,
         },
     },
 )  # fmt: skip
@@ -226,6 +228,7 @@ class Study:
 
     encoder: Any
     lm: Any
+    deep: Any  # the same decoder with more blocks, to time
     train: tuple[Side, Side]
     test: tuple[Side, Side]
     gold: np.ndarray
@@ -238,22 +241,20 @@ class Study:
         left, right, gold, cut = read(lab)
         texts = [*left, *right]
         reading = small.tokenizer(texts, truncation=True, max_length=config["max_length"])["input_ids"]
-        if config["decoder"] == "tiny":
-            lm, tokenizer, end = tiny_decoder(len(small.tokenizer)), small.tokenizer, small.tokenizer.sep_token_id
-        else:
-            decoder = load_decoder(config["decoder"], layers=config["layers"])
-            lm, tokenizer, end = decoder.lm, decoder.tokenizer, decoder.tokenizer.eos_token_id
+        decoder = load_decoder(config["decoder"], layers=config["timed_layers"], tokenizer=small.tokenizer)
+        end = decoder.tokenizer.eos_token_id or small.tokenizer.sep_token_id
         cutting = {"truncation": True, "max_length": config["max_length"], "add_special_tokens": False}
-        spoken = [[*ids, end] for ids in tokenizer(texts, **cutting)["input_ids"]]
+        spoken = [[*ids, end] for ids in decoder.tokenizer(texts, **cutting)["input_ids"]]
         encoder, rows = trim_to_rows(cut_layers(small[0].auto_model, config["encoder_layers"]), reading)
-        lm, said = trim_to_rows(lm, spoken)
+        deep, said = trim_to_rows(decoder.lm, spoken)
+        lm = deep if config["layers"] is None else cut_layers(deep, config["layers"])
         n = len(left)
 
         def side(start: int, stop: int) -> tuple[Side, Side]:
             return tuple((rows[a + start : a + stop], said[a + start : a + stop]) for a in (0, n))  # type: ignore[return-value]
 
         task = "sts/stsb" if lab.user_data is None else lab.user_data.name
-        return cls(encoder, lm, side(0, cut), side(cut, n), gold[cut:], task)
+        return cls(encoder, lm, deep, side(0, cut), side(cut, n), gold[cut:], task)
 
 
 def read(lab: Lab) -> tuple[list[str], list[str], np.ndarray, int]:
@@ -268,7 +269,7 @@ def read(lab: Lab) -> tuple[list[str], list[str], np.ndarray, int]:
         left, right = [data.left[i] for i in order], [data.right[i] for i in order]
         gold, cut = np.asarray(data.scores)[order], round(0.7 * len(order))
     positive = np.flatnonzero(gold[:cut] >= 0.8 * gold.max())[: lab.config["pairs"] or None]
-    held = np.arange(cut, len(gold))[: lab.config["test_pairs"] or None]
+    held = cut + np.random.default_rng(1).permutation(len(gold) - cut)[: lab.config["test_pairs"] or None]
     rows = [*positive.tolist(), *held.tolist()]
     return [left[i] for i in rows], [right[i] for i in rows], gold[rows], len(positive)
 
@@ -359,28 +360,38 @@ def spearman(study: Study, left: np.ndarray, right: np.ndarray) -> float:
 
 def cost(lab: Lab, outcome: Outcome, study: Study) -> None:
     """Time 128 tokens behind a contextual token and twice over, and count what the decoder reads."""
-    length, model = 128, ContextualToken(study.encoder, study.lm).eval()
-    words = [min(m.get_input_embeddings().num_embeddings, 100) for m in (study.encoder, study.lm)]
+    length = 128
+    for lm in {id(lm): lm for lm in (study.lm, study.deep)}.values():  # the claim is about the last, the deeper one
+        tokens, seconds = timed(lab, study.encoder, lm, length)
+        medians = {name: round(1000 * float(np.median(values)), 1) for name, values in seconds.items()}
+        speed_up = round(medians["echo"] / medians["contextual"], 2)
+        outcome.fact(f"CPU milliseconds for 4 texts of 128 tokens, {lm.config.num_hidden_layers} blocks",
+                     medians | {"speed-up": speed_up})  # fmt: skip
+    ratios = {f"round {i}": e / c for i, (c, e) in enumerate(zip(*seconds.values(), strict=True))}
+    outcome.compare("faster-than-echo", Scores.of("128 tokens", "contextual", {"speed-up": ratios}), 1.5)
+    right = tokens == {"contextual": length + 1, "echo": 2 * length}
+    outcome.invariant("token-count", right, f"{' and '.join(map(str, tokens.values()))} tokens for a text of {length}")
+
+
+@torch.no_grad()
+def timed(lab: Lab, encoder: Any, lm: Any, length: int) -> tuple[dict[str, int], dict[str, list[float]]]:
+    """Return how many tokens the decoder reads of a text either way, and CPU seconds for 4 texts, round by round."""
+    model = ContextualToken(encoder, lm).eval()
+    words = [min(m.get_input_embeddings().num_embeddings, 100) for m in (encoder, lm)]
     read, ids = (torch.arange(length).expand(4, -1) % n for n in words)
     mask, twofold = torch.ones_like(ids), ids.repeat(1, 2)
-    ways: dict[str, Callable[[], Any]] = {
-        "contextual": lambda: model(model.context(read, mask), ids, mask),
-        "echo": lambda: attend(study.lm, torch.ones_like(twofold), input_ids=twofold),
+    ways: dict[str, Callable[[], Tensor]] = {
+        "contextual": lambda: model.states(model.projector(model.context(read, mask)), ids, mask)[0],
+        "echo": lambda: attend(lm, torch.ones_like(twofold), input_ids=twofold),
     }
+    tokens = {name: way().shape[1] for name, way in ways.items()}  # the first round is not timed
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    with torch.no_grad():
-        tokens = model.states(model.projector(model.context(read, mask)), ids, mask)[0].shape[1]
-        for _ in range(lab.config["timings"] + 1):
-            for name, way in ways.items():
-                start = time.process_time()
-                way()
-                seconds[name].append(time.process_time() - start)
-    ratios = {f"round {i}": e / c for i, (c, e) in enumerate(zip(*seconds.values(), strict=True)) if i}
-    outcome.compare("faster-than-echo", Scores.of("128 tokens", "contextual", {"speed-up": ratios}), 1.5)
-    outcome.fact("CPU milliseconds for 4 texts of 128 tokens", {n: round(1000 * float(np.median(s[1:])), 1)
-                                                               for n, s in seconds.items()})  # fmt: skip
-    right = (tokens, twofold.shape[1]) == (length + 1, 2 * length)
-    outcome.invariant("token-count", right, f"{tokens} and {twofold.shape[1]} tokens for a text of {length}")
+    for _ in range(lab.config["timings"]):
+        for name, way in ways.items():
+            start = time.process_time()
+            way()
+            seconds[name].append(time.process_time() - start)
+    return tokens, seconds
 
 
 def invariants(outcome: Outcome) -> None:

@@ -2,32 +2,39 @@
 
 Three studies. *Twin topics*: a query names two topics alike and only its candidates say which one is meant; a small
 decoder is trained from scratch with and without the candidates in the prompt. *Feedback*: the classical way to let
-first answers speak, Rocchio's query, with an encoder that was never trained for it. *Joint training* of a pretrained
-decoder on slates of real text, where a preset names one.
+first answers speak, Rocchio's query, with an encoder that was never trained for it. *Joint training* of a decoder on
+slates of real text, ranked by people's judgments of training queries; it then reranks for other queries as a stage.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from isometry.encoders.backbones import load_decoder, tiny_decoder
+from isometry.data.instructions import query_text
+from isometry.data.twin_topics import CANDIDATES, Slates, twin_slates, twin_words
+from isometry.encoders import load
+from isometry.encoders.backbones import tiny_decoder
 from isometry.errors import RecipeError
 from isometry.indexes import Exact
 from isometry.lab import Card, Claim, Lab, Outcome, Plot
 from isometry.modules.attention_mask import run as attend
 from isometry.modules.pooling import last_pool
+from isometry.modules.quiet import quiet
 from isometry.ranking import EmbeddingListwise, Feedback, ListwisePrompt, Retrieve
 from isometry.ranking.embedding_listwise import tokens_read
 from isometry.tasks.metrics import evaluate_run
 from isometry.training import e2rank_loss, train
-from isometry.training.cross_encoder import batches_of
-from isometry.training.listwise_embedding import slate_scores
+from isometry.training.cross_encoder import Schedule, batches_of
+from isometry.training.embedders import decoder_embedder
+from isometry.training.listwise_embedding import slate_scores, train_listwise_embedder
 from isometry.types import Embeddings, Hits, Queries, Scores, id_array
 
 if TYPE_CHECKING:
@@ -51,13 +58,15 @@ CARD = Card(
         "isometry.ranking.embedding_listwise:EmbeddingListwise",
         "isometry.ranking.embedding_listwise:ListwisePrompt",
         "isometry.training.listwise_embedding:e2rank_loss",
+        "isometry.training.listwise_embedding:train_listwise_embedder",
     ),
     parts=(
         "isometry.objectives.ranking:ranknet",
         "isometry.ranking.feedback:Feedback",
         "isometry.ranking.feedback:rocchio",
+        "isometry.data.twin_topics:twin_slates",
         "isometry.encoders.backbones:tiny_decoder",
-        "isometry.encoders.backbones:load_decoder",
+        "isometry.training.embedders:decoder_embedder",
         "isometry.modules.attention_mask:run",
         "isometry.modules.pooling.plain:last_pool",
     ),
@@ -97,15 +106,17 @@ CARD = Card(
     ),
     presets={
         "smoke": {"seeds": 1, "topics": 32, "steps": 8, "batch": 16, "tests": 40, "docs": 40, "queries": 20,
-                  "listwise": 5, "backbone": "", "layers": 0, "joint_steps": 0, "slate": 8},
-        "laptop": {"seeds": 3, "topics": 32, "steps": 120, "batch": 32, "tests": 200, "docs": 300, "queries": 225,
-                   "listwise": 20, "backbone": "", "layers": 0, "joint_steps": 0, "slate": 16},
+                  "listwise": 5, "backbone": "tiny", "layers": 0, "joint_steps": 2, "joint_lr": 1e-3, "rows": 2,
+                  "slate": 4, "chars": 100, "room": 512},
+        "laptop": {"seeds": 3, "topics": 32, "steps": 120, "batch": 32, "tests": 200, "docs": 0, "queries": 0,
+                   "listwise": 30, "backbone": "smollm2", "layers": 8, "joint_steps": 60, "joint_lr": 5e-5, "rows": 2,
+                   "slate": 5, "chars": 200, "room": 1024},
         "paper": {"seeds": 3, "topics": 32, "steps": 400, "batch": 32, "tests": 1000, "docs": 0, "queries": 0,
-                  "listwise": 0, "backbone": "Qwen/Qwen3-0.6B", "layers": 0, "joint_steps": 1500, "slate": 20},
+                  "listwise": 0, "backbone": "Qwen/Qwen3-0.6B", "layers": 0, "joint_steps": 1500, "joint_lr": 5e-6,
+                  "rows": 128, "slate": 20, "chars": 4000, "room": 32_000},
     },
 )  # fmt: skip
 
-OWN, SHARED, CANDIDATES, RELEVANT, TWINS = 12, 2, 10, 5, 2
 P5, NDCG = "precision@5", "ndcg@10"
 TASK = "Given a question, retrieve documents that answer it"
 
@@ -116,43 +127,8 @@ def run(lab: Lab) -> Outcome:
     twins(lab, outcome)
     data = lab.retrieval("ir/cranfield")
     feedback(lab, data, outcome)
-    if lab.config["joint_steps"]:
-        joint(lab, data, outcome)
+    joint(lab, data, outcome)
     return outcome
-
-
-@dataclass(frozen=True)
-class Slates:
-    """Queries of twin topics: token ids of queries ``[n, 2]`` and candidates ``[n, k, 6]``, relevance ``[n, k]``."""
-
-    queries: Tensor
-    docs: Tensor
-    relevant: Tensor
-
-
-def twin_slates(topics: int, n: int, seed: int) -> Slates:
-    """Draw slates: a query of the words that its topic shares with its twin, candidates of it, its twin and others.
-
-    Topic t owns the words ``12 t ... 12 t + 11``; a pair of topics shares two more.
-    """
-    rng = np.random.default_rng(seed)
-    queries, docs, relevant = [], [], []
-    for _ in range(n):
-        true = int(rng.integers(topics))
-        others = rng.choice([t for t in range(topics) if t // 2 != true // 2], CANDIDATES - RELEVANT - TWINS)
-        kinds = rng.permutation([true] * RELEVANT + [true ^ 1] * TWINS + others.tolist())
-        queries.append([topics * OWN + true // 2 * SHARED + i for i in range(SHARED)])
-        docs.append([document(rng, int(t), topics) for t in kinds])
-        relevant.append(kinds == true)
-    return Slates(torch.tensor(queries), torch.tensor(np.array(docs)), torch.tensor(np.array(relevant)))
-
-
-def document(rng: np.random.Generator, topic: int, topics: int) -> list[int]:
-    """Five words of a topic and one that it shares with its twin."""
-    own = topic * OWN + rng.choice(OWN, 5, replace=False)
-    both = topics * OWN + topic // 2 * SHARED + rng.integers(SHARED)
-    words: list[int] = rng.permutation([*own, both]).tolist()
-    return words
 
 
 class TwinRanker(nn.Module):
@@ -160,7 +136,7 @@ class TwinRanker(nn.Module):
 
     def __init__(self, topics: int, seed: int) -> None:
         super().__init__()
-        words = topics * OWN + topics // 2 * SHARED
+        words = twin_words(topics)
         self.begin, self.ask, self.end = words, words + 1, words + 2
         self.body = tiny_decoder(words + 3, dim=64, layers=2, heads=4, seed=seed).base_model
 
@@ -310,63 +286,87 @@ def untrained(
 
 
 def joint(lab: Lab, data: Retrieval, outcome: Outcome) -> None:
-    """Train a pretrained decoder on slates of half of the queries; rerank those of the other half with it."""
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.base.modules import Normalize
-    from sentence_transformers.sentence_transformer.modules import Pooling
-
-    from isometry.data.instructions import query_text
-    from isometry.modules import DecoderTransformer
-
+    """Train a decoder on slates of half of the queries; rerank those of the other half with it, as a stage."""
     config = lab.config
-    decoder = load_decoder(config["backbone"], layers=config["layers"] or None)
-    body = DecoderTransformer(decoder.body, decoder.tokenizer, attention="causal", max_seq_length=2048)
-    model = SentenceTransformer(modules=[body, Pooling(decoder.dim, "lasttoken"), Normalize()], device="cpu")
-    texts = {d.id: d.content[:600] for d in data.corpus[: config["docs"] or None] if d.content}
-    docs = Embeddings(lab.embed(list(texts.values())), id_array(texts), lab.encoder().space)
-    asked = [q for q in data.qrels if any(d in texts and g > 0 for d, g in data.qrels[q].items())]
-    words = [data.queries[q] for q in asked]
-    found = Exact.of(docs).search(Embeddings(lab.embed(words, "query"), id_array(asked), docs.space), config["slate"])
-    prompt, half = ListwisePrompt(documents=config["slate"]), len(asked) // 2
-    slates = [[d for d, _ in found.row(i)] for i in range(len(asked))]
+    model = decoder_embedder(
+        config["backbone"], layers=config["layers"] or None, max_length=config["room"],
+        tokenizer=lab.encoder().model.tokenizer, attention="causal", pooling="lasttoken",
+    )  # fmt: skip
+    tokenizer = model[0].tokenizer
+    prompt = ListwisePrompt(documents=config["slate"]).in_chat(tokenizer)
+    texts = {d.id: d.content[: config["chars"]] for d in data.corpus[: config["docs"] or None] if d.content}
+    slates = first_stage(lab, texts, {q: data.queries[q] for q in data.qrels}, config["slate"])
+    grades = {q: {d: data.qrels[q].get(d, 0) for d in slate} for q, slate in slates.items()}
+    asked = [q for q, known in grades.items() if 0 < sum(grade > 0 for grade in known.values()) < len(known)]
+    if len(asked) < 4:
+        outcome.fact("joint training", f"left out: {len(asked)} slates hold both what is relevant and what is not")
+        return
+    half = len(asked) // 2
+    learn, held = asked[:half], asked[half:][: config["listwise"] or None]
 
-    def embed(rows: list[str]) -> Tensor:
-        vectors: Tensor = model(model.preprocess(rows))["sentence_embedding"]
-        return vectors
+    def spans(text: str) -> list[tuple[int, int]]:
+        found: list[tuple[int, int]] = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)[
+            "offset_mapping"
+        ]
+        return found
 
-    def slate_of(i: int) -> tuple[str, list[str]]:
-        shown = [texts[d] for d in slates[i]]
-        return prompt.text(words[i], shown), shown
+    def write(query: str, documents: Sequence[str]) -> str:
+        return prompt.fit(query, documents, spans=spans, max_tokens=config["room"] - 2)
 
-    def loss(module: nn.Module, rows: list[int]) -> Tensor:
-        ranks = torch.stack([teacher_ranks(data.qrels[asked[i]], slates[i]) for i in rows])
-        prompts, shown = zip(*(slate_of(i) for i in rows), strict=True)
-        vectors = embed([text for slate in shown for text in slate]).reshape(len(rows), config["slate"], -1)
-        plain = embed([query_text(TASK, words[i], style="qwen3") for i in rows])
-        return e2rank_loss(plain, embed(list(prompts)), vectors, ranks)
+    judge = partial(judge_joint, {q: data.queries[q] for q in held}, slates, texts, grades, prompt)
+    before = judge(model)
+    losses = train_listwise_embedder(
+        model, [data.queries[q] for q in learn], [[texts[d] for d in slates[q]] for q in learn],
+        [teacher_ranks(grades[q], slates[q]) for q in learn],
+        Schedule(config["joint_steps"], config["rows"], lr=config["joint_lr"], warmup=0.03),
+        write=write, ask=partial(query_text, TASK, style="qwen3"), progress=partial(lab.progress, "joint training"),
+    )  # fmt: skip
+    tenth = max(1, len(losses) // 10)
+    outcome.fact("joint loss, first and last tenth", [round(float(np.mean(x)), 3) for x in
+                                                      (losses[:tenth], losses[-tenth:])])  # fmt: skip
+    after = judge(model)
+    outcome.fact(f"ndcg@10 of {len(held)} held-out slates of {config['slate']}, before joint training", before)
+    outcome.fact(f"ndcg@10 of {len(held)} held-out slates of {config['slate']}, after joint training", after)
+    outcome.plot("joint", Plot("Reranking held-out slates of real text", "", "nDCG@10", {
+        name: list(values.items()) for name, values in (("before", before), ("after joint training", after))
+    }, kind="bar"))  # fmt: skip
 
-    train(model, batches_of(half, min(8, config["batch"]), 0), loss, steps=config["joint_steps"], lr=5e-6, warmup=0.03)
-    report_joint(model, [slate_of(i) for i in range(half, len(asked))], slates[half:], asked[half:], data, outcome)
+
+def first_stage(lab: Lab, texts: Mapping[str, str], queries: Mapping[str, str], k: int) -> dict[str, list[str]]:
+    """The first candidates of every query, by the lab's own encoder."""
+    space = lab.encoder().space
+    docs = Embeddings(lab.embed(list(texts.values())), id_array(texts), space)
+    found = Exact.of(docs).search(Embeddings(lab.embed(list(queries.values()), "query"), id_array(queries), space), k)
+    return {query: [d for d, _ in found.row(i)] for i, query in enumerate(queries)}
 
 
-def teacher_ranks(grades: Mapping[str, int], slate: list[str]) -> Tensor:
+def teacher_ranks(grades: Mapping[str, int], slate: list[str]) -> list[int]:
     """Ranks from 1: by grade, then as the first stage had them; of training queries only."""
     order = sorted(range(len(slate)), key=lambda place: (-grades.get(slate[place], 0), place))
-    ranks = torch.empty(len(slate), dtype=torch.long)
-    ranks[torch.tensor(order)] = torch.arange(1, len(slate) + 1)
-    return ranks
+    return [order.index(place) + 1 for place in range(len(slate))]
 
 
-def report_joint(
-    model: SentenceTransformer, prompts: list[tuple[str, list[str]]], slates: list[list[str]], asked: list[str],
-    data: Retrieval, outcome: Outcome,
-) -> None:  # fmt: skip
-    """Record what reranking by the trained decoder gives on queries it never saw."""
-    rows = []
-    for (prompt, shown), slate in zip(prompts, slates, strict=True):
-        vectors = np.asarray(model.encode([prompt, *shown], show_progress_bar=False), np.float32)
-        rows.append(list(zip(slate, (vectors[1:] @ vectors[0]).tolist(), strict=True)))
-    qrels = {q: data.qrels[q] for q in asked}
-    first = Hits.build(asked, [[(d, -float(i)) for i, d in enumerate(slate)] for slate in slates])
-    for name, hits in {"first stage": first, "listwise, trained": Hits.build(asked, rows)}.items():
-        outcome.fact(f"ndcg@10 of held-out slates, {name}", round(evaluate_run(qrels, hits, [NDCG]).mean(NDCG), 4))
+def judge_joint(
+    queries: Mapping[str, str], slates: Mapping[str, list[str]], texts: Mapping[str, str],
+    grades: Mapping[str, Mapping[str, int]], prompt: ListwisePrompt, model: SentenceTransformer,
+) -> dict[str, float]:  # fmt: skip
+    """Rerank slates with a model read back from its folder: by the query alone, and by prompts in three orders."""
+    with TemporaryDirectory() as folder:
+        with quiet():
+            model.save(folder)
+        encoder = load(folder, engine="torch", trust_remote_code=True)
+    few = Queries.of(queries)
+    hits = Hits.build(few.ids, [[(d, -float(i)) for i, d in enumerate(slates[q])] for q in queries])
+    shown = {d: texts[d] for q in queries for d in slates[q]}
+    vectors = dict(zip(shown, encoder.encode_document(list(shown.values())), strict=True))
+    runs = {"first stage": hits}
+    ways = {
+        "query alone": replace(prompt, documents=0),
+        "documents as found": prompt,
+        "documents reversed": replace(prompt, order="reversed"),
+        "documents at random": replace(prompt, order="random"),
+    }
+    for name, way in ways.items():
+        runs[name] = EmbeddingListwise(encoder, texts=shown, vectors=vectors, prompt=way)(few, hits)
+    kept = {q: grades[q] for q in queries}
+    return {name: round(evaluate_run(kept, run_, [NDCG]).mean(NDCG), 4) for name, run_ in runs.items()}

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from isometry.data import AttributeExamples, draw_examples, labelled_sides, normal_text, query_text
+from isometry.data import AttributeExamples, draw_examples, labelled_sides, query_text
 from isometry.encoders import load_decoder, tiny_decoder
 from isometry.errors import InputError
 from isometry.indexes import Exact
@@ -30,7 +30,7 @@ from isometry.tasks.class_separation import neighbour_precision
 from isometry.training import Plan, Tuning, apply_head, layer_features, mlp_head, train
 from isometry.training.in_context import accuracy_in_context, train_in_context
 from isometry.training.prompted import PromptedEmbedder, train_prompted
-from isometry.types import Embeddings, FloatArray, Hits, Queries, Scores, id_array
+from isometry.types import Embeddings, FloatArray, Hits, Queries, Scores, id_array, normal_text
 
 CARD = Card(
     slug="lg-anna-embedding",
@@ -131,7 +131,8 @@ CARD = Card(
         "smoke": {
             "seeds": 2, "classes": 8, "anchors": 60, "pool": 160, "held": 60, "steps": 20, "batch": 16,
             "negatives": 7, "k": 10, "depth": 20, "margin": 0.05, "weight": 1.0, "temperature": 0.05,
-            "cross_encoder": "", "context_steps": 10, "context_batch": 16, "context_queries": 50, "decoder": "",
+            "cross_encoder": "", "context_steps": 10, "context_batch": 16, "context_queries": 50, "decoder": "tiny",
+            "decoder_layers": 1, "decoder_steps": 2, "decoder_batch": 4,
         },
         "laptop": {
             "seeds": 5, "classes": 77, "anchors": 1500, "pool": 5000, "held": 1000, "steps": 250, "batch": 32,
@@ -142,7 +143,8 @@ CARD = Card(
             "seeds": 5, "classes": 77, "anchors": 10000, "pool": 10003, "held": 3080, "steps": 5000, "batch": 512,
             "negatives": 7, "k": 10, "depth": 100, "margin": 0.05, "weight": 1.0, "temperature": 0.02,
             "cross_encoder": "BAAI/bge-reranker-v2-m3", "context_steps": 2000, "context_batch": 256,
-            "context_queries": 2000, "decoder": "mistralai/Mistral-7B-v0.1", "decoder_steps": 1000,
+            "context_queries": 2000, "decoder": "mistralai/Mistral-7B-v0.1", "decoder_layers": 0, "decoder_steps": 1000,
+            "decoder_batch": 512,
         },
     },
 )  # fmt: skip
@@ -396,9 +398,11 @@ def learn_in_context(lab: Lab, outcome: Outcome) -> None:
 def prompt_decoder(lab: Lab, outcome: Outcome, study: Study) -> None:
     """Train the preset's decoder with a random number of examples a query; report it with none and with three."""
     config, pool, held = lab.config, study.pool, study.held
-    embedder = PromptedEmbedder(load_decoder(config["decoder"]), TASK)
+    tokenizer = lab.encoder().model.tokenizer
+    decoder = load_decoder(config["decoder"], layers=config["decoder_layers"] or None, tokenizer=tokenizer)
+    embedder = PromptedEmbedder(decoder, TASK)
     asked, answers = ([pool.texts[i] for i in rows] for rows in (study.anchors, study.positives))
-    train_prompted(embedder, asked, answers, steps=config["decoder_steps"], batch_size=config["batch"])
+    train_prompted(embedder, asked, answers, steps=config["decoder_steps"], batch_size=config["decoder_batch"])
     vectors = embedder.encode(pool.texts)
     examples = draw_examples(asked, answers, 0, k=3, rng=np.random.default_rng(0))  # the same for every query
     for shown in ([], examples):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from isometry.lab import Card, Claim, Lab, Outcome, Plot
 from isometry.spaces import FDE, carve_queries
 from isometry.stats import compare
 from isometry.types import Embeddings, IntArray, Scores, Space
+from isometry.types.progress import Progress
 
 CARD = Card(
     slug="muvera",
@@ -190,7 +191,7 @@ def _texts(lab: Lab) -> tuple[list[str], list[str], list[tuple[str, str]]]:
 
 
 def _embed(lab: Lab, model: LateInteraction, texts: Sequence[str], role: Any) -> Embeddings:
-    report: Callable[[int, int | None], None] = lambda done, total: lab.progress(f"{role} tokens", done, total)  # noqa: E731
+    report: Progress = lambda done, total: lab.progress(f"{role} tokens", done, total)  # noqa: E731
     return model.embed(texts, role=role, on_truncate="ignore", progress=report)
 
 

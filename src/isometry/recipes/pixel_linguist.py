@@ -2,38 +2,38 @@
 
 A pixel encoder and a subword encoder with the same transformer are trained from scratch on the same pairs, and asked to
 find a sentence again from a copy with typing errors. Everything here is far smaller than the paper's 86 million
-parameters and a million sentences. A lost letter moves all later ones within their patches, which so short a training
-does not learn to ignore: at this scale subwords are ahead, although one substituted letter changes fewer patches.
+parameters and a million sentences. Where words follow each other as in print, a lost letter or another first word moves
+all later letters within their patches, and so short a training hardly learns to read at all; each word therefore begins
+in a patch of its own. Running print is measured beside it, as is the loss that each training ends with.
 """
 
 from __future__ import annotations
 
 import copy
 import csv
+import dataclasses
 import gzip
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor, nn
 
-from isometry.data import perturb
+from isometry.data import load_set, perturb
 from isometry.data.perturbations import crop_words, typos
 from isometry.encoders import PixelEncoder
 from isometry.encoders.backbones import tiny_encoder
 from isometry.errors import InputError, RecipeError
 from isometry.lab import Card, Claim, Lab, Outcome, Plot
 from isometry.modules import MaskedPixels, PixelConfig, PixelTransformer, TextRenderer
-from isometry.objectives import symmetric_info_nce
 from isometry.tasks.sts import spearman_units
-from isometry.training import LengthBatches, seeded, sentence_model, train, train_wordpiece
-from isometry.training.definitions import encode
+from isometry.training import LengthBatches, train, train_wordpiece
 from isometry.training.merging import average
+from isometry.training.towers import Pairs, Tower, align, pixel_tower, subword_tower
 from isometry.types import FloatArray, Scores
 
 if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
+    from isometry.data.schemas import STS
 
 CARD = Card(
     slug="pixel-linguist",
@@ -57,7 +57,7 @@ CARD = Card(
         "isometry.data.perturbations:perturb",
         "isometry.objectives.views:symmetric_info_nce",
         "isometry.training.merging.states:average",
-        "isometry.training.masked_language:sentence_model",
+        "isometry.training.towers:align",
     ),
     needs=("documents",),
     aliases=("PIXEL", "tokenizer-free", "visual text", "rendered text", "typo robustness"),
@@ -82,55 +82,62 @@ CARD = Card(
         Claim("averaging four equal checkpoints changes nothing", key="average", invariant=True),
     ),
     presets={
-        "smoke": {"seeds": 1, "steps": 4, "stages": (("reasoning", 2, 5e-4),), "batch": 16, "lr": 1e-3, "texts": 150,
-                  "pool": 60, "pairs": 60, "dim": 32, "layers": 1, "heads": 2, "patches": 28, "vocab": 600,
-                  "mae_steps": 2, "damage_steps": 1, "damage_lr": 1e-4, "dropout": 0.1},
-        "laptop": {"seeds": 3, "steps": 100, "stages": (("reasoning", 40, 5e-4),), "batch": 48, "lr": 1e-3,
-                   "texts": 5000, "pool": 1000, "pairs": 0, "dim": 96, "layers": 2, "heads": 4, "patches": 28,
-                   "vocab": 4000, "mae_steps": 40, "damage_steps": 15, "damage_lr": 1e-4, "dropout": 0.1},
-        "paper": {"seeds": 3, "steps": 1300, "batch": 768, "lr": 3e-6, "texts": 1000000, "pool": 1000, "pairs": 0,
+        "smoke": {"seeds": 1, "steps": 4, "stages": (("reasoning", 2, 5e-4), ("multilingual", 2, 5e-4)), "batch": 16,
+                  "rate": 1e-3, "texts": 150, "longest": 36, "pool": 60, "pairs": 60, "judged": 20, "dim": 32,
+                  "layers": 1, "heads": 2, "patches": 64, "patch_width": 8, "words": True, "vocab": 600, "mae_steps": 2,
+                  "damage_steps": 1, "damage_rate": 1e-4, "dropout": 0.1},
+        "laptop": {"seeds": 3, "steps": 150, "batch": 48, "rate": 1e-3, "texts": 9000, "longest": 36, "pool": 1000,
+                   "stages": (("topical", 24, 5e-4), ("reasoning", 24, 5e-4), ("multilingual", 24, 5e-4),
+                              ("reasoning", 24, 5e-4)),
+                   "pairs": 0, "judged": 200, "dim": 96, "layers": 3, "heads": 4, "patches": 64, "patch_width": 8,
+                   "words": True, "vocab": 4000, "mae_steps": 40, "damage_steps": 15, "damage_rate": 1e-4,
+                   "dropout": 0.1},
+        "paper": {"seeds": 3, "steps": 1300, "batch": 768, "rate": 3e-6, "texts": 1000000, "longest": 140,
+                  "pool": 1000, "pairs": 0, "judged": 0,
                   "stages": (("topical", 50500, 3e-5), ("reasoning", 2600, 3e-5), ("multilingual", 200000, 3e-5),
                              ("reasoning", 2600, 3e-5), ("multilingual", 200000, 3e-5), ("reasoning", 2600, 3e-5)),
-                  "dim": 768, "layers": 12, "heads": 12, "patches": 64, "vocab": 30000, "mae_steps": 1000000,
-                  "damage_steps": 1300, "damage_lr": 3e-6, "dropout": 0.1},
+                  "dim": 768, "layers": 12, "heads": 12, "patches": 64, "patch_width": 16, "words": False,
+                  "vocab": 30000, "mae_steps": 1000000, "damage_steps": 1300, "damage_rate": 3e-6, "dropout": 0.1},
     },
 )  # fmt: skip
 
 TYPOS = (0, 1, 2, 4)
 DAMAGES = {"typos": "typos", "all words": "shuffle", "within clauses": "shuffle within", "mixed": "mixed"}
-DRAWN = ("deu", "fra", "spa", "ita", "nld", "por", "rus", "ell", "tur", "pol")  # their scripts need no shaping
-Pairs = tuple[list[str], list[str]]
-
-
-@dataclass(frozen=True, eq=False)
-class Tower:
-    """An encoder in training: its module, texts to vectors with gradient, and texts to vectors at the end."""
-
-    module: nn.Module
-    embed: Callable[[list[str]], Tensor]
-    encode: Callable[[list[str]], FloatArray]
+JUDGED = ("en", "de", "es", "fr")
+DRAWN = ("deu", "fra", "spa", "ita", "nld", "por", "rus", "ell", "tur")  # their scripts need no shaping
+Scored = tuple[list[str], list[str], FloatArray]
 
 
 def run(lab: Lab) -> Outcome:
     """Train both encoders with and without typos, then look at similarity, damages and the pictures themselves."""
     outcome = Outcome()
-    renderer = TextRenderer(patches=lab.config["patches"])
+    renderer = _renderer(lab, words=lab.config["words"])
     texts = _texts(lab, renderer)
     pool, learn = texts[: lab.config["pool"]], texts[lab.config["pool"] :]
     outcome.fact(
-        "font", f"{renderer.font_name}, {renderer.size} px, patches {renderer.height} x {renderer.patch_width}"
+        "font",
+        f"{renderer.font_name}, {renderer.size} px, patches {renderer.height} x {renderer.patch_width}, "
+        f"{'each word in patches of its own' if renderer.words else 'running print'}",
     )
     tokenizer = train_wordpiece(learn, lab.config["vocab"])
     towers = _robustness(lab, renderer, tokenizer, learn, pool, outcome)
     if lab.user_data is None:
         _similarity(lab, renderer, towers, outcome)
+    if lab.config["words"]:
+        _running_print(lab, learn, pool, outcome)
     _damages(lab, renderer, towers[0], learn, pool, outcome)
     _pictures(renderer, tokenizer, pool, outcome)
     return outcome
 
 
+def _renderer(lab: Lab, *, words: bool) -> TextRenderer:
+    return TextRenderer(patch_width=lab.config["patch_width"], patches=lab.config["patches"], words=words,
+                        remember=20_000)  # fmt: skip
+
+
 def _texts(lab: Lab, renderer: TextRenderer) -> list[str]:
-    """Return texts that fit on a line, in random order."""
+    """Return texts that can be drawn, of 15 characters or more, in random order."""
+    longest = lab.config["longest"]
     if lab.user_data is None:
         with gzip.open(lab.path("wordnet") / "synsets.tsv.gz", "rt", encoding="utf-8", newline="") as file:
             found = [row["definition"] for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)]
@@ -138,14 +145,14 @@ def _texts(lab: Lab, renderer: TextRenderer) -> list[str]:
         found += [*data.left, *data.right]
     else:
         found = [document.content for document in lab.documents("")]
-    short = sorted({" ".join(text.split()) for text in found if 15 <= len(text) <= 7 * renderer.patches})
+    short = sorted({" ".join(text.split()) for text in found if 15 <= len(text) <= longest})
     kept = list[str]()
     for i in np.random.default_rng(0).permutation(len(short)):
         if len(kept) == lab.config["texts"]:
             break
         kept += [short[i]] if _drawn(renderer, short[i]) else []
     if len(kept) < 2 * lab.config["batch"] + 20:
-        raise RecipeError(f"Only {len(kept)} texts of 15 to {7 * renderer.patches} characters can be drawn; give more.")
+        raise RecipeError(f"Only {len(kept)} texts of 15 to {longest} characters can be drawn; give more.")
     return kept
 
 
@@ -157,49 +164,22 @@ def _pixels(lab: Lab, renderer: TextRenderer, seed: int) -> Tower:
     config = lab.config
     sizes = PixelConfig(renderer.patch_pixels, config["dim"], config["layers"], config["heads"], renderer.patches,
                         config["dropout"])  # fmt: skip
-    return _tower(renderer, PixelTransformer(sizes, seed=seed))
-
-
-def _tower(renderer: TextRenderer, model: PixelTransformer) -> Tower:
-    pixels = PixelEncoder(renderer, model, warn=False)
-
-    def embed(texts: list[str]) -> Tensor:
-        vectors: Tensor = model(*pixels.inputs(texts))
-        return vectors
-
-    return Tower(model, embed, pixels.encode)
+    return pixel_tower(renderer, PixelTransformer(sizes, seed=seed))
 
 
 def _subwords(lab: Lab, tokenizer: Any, seed: int) -> Tower:
     sizes = {name: lab.config[name] for name in ("dim", "layers", "heads")}
-    body = tiny_encoder(len(tokenizer), **sizes, seed=seed)
-    model: SentenceTransformer = sentence_model(body, tokenizer, max_tokens=128)
-
-    def embed(texts: list[str]) -> Tensor:
-        vectors: Tensor = model(model.preprocess(texts))["sentence_embedding"]
-        return vectors
-
-    return Tower(model, embed, lambda texts: encode(model, texts))
+    return subword_tower(tokenizer, tiny_encoder(len(tokenizer), **sizes, seed=seed))
 
 
 def _align(lab: Lab, tower: Tower, pairs: Callable[[list[int], int], Pairs], lengths: Sequence[int], *,
-           steps: int, lr: float, seed: int) -> None:  # fmt: skip
-    """Train by symmetric InfoNCE through a head that is left out afterwards; ``pairs`` of (rows, step) are texts."""
-    width = lab.config["dim"]
-    with seeded(seed):
-        head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
-    step = iter(range(steps))
-
-    def loss(_: nn.Module, rows: list[int]) -> Tensor:
-        left, right = (head(tower.embed(side)) for side in pairs(rows, next(step)))
-        return symmetric_info_nce(left, right, temperature=0.05)
-
-    batches = LengthBatches(lengths, lab.config["batch"], seed=seed, drop_last=True)
-    train(nn.ModuleList([tower.module, head]), batches, loss, steps=steps, lr=lr, seed=seed)
-    tower.module.eval()
+           steps: int, lr: float, seed: int) -> float:  # fmt: skip
+    """Train and return the mean loss of the last tenth of the steps."""
+    losses = align(tower, pairs, lengths, steps=steps, batch_size=lab.config["batch"], lr=lr, seed=seed)
+    return float(np.mean(losses[-max(1, steps // 10) :]))
 
 
-def _visual(lab: Lab, tower: Tower, texts: list[str], seed: int, *, damaged: bool) -> None:
+def _visual(lab: Lab, tower: Tower, texts: list[str], seed: int, *, damaged: bool) -> float:
     """Align texts with crops of themselves, which with ``damaged`` also have 0 to 4 typos."""
 
     def pairs(rows: list[int], step: int) -> Pairs:
@@ -207,27 +187,27 @@ def _visual(lab: Lab, tower: Tower, texts: list[str], seed: int, *, damaged: boo
         left, right = [texts[row] for row in rows], [crop_words(texts[row], 0.7, rng) for row in rows]
         return left, [typos(text, int(rng.integers(5)), rng) for text in right] if damaged else right
 
-    _align(lab, tower, pairs, [len(t) for t in texts], steps=lab.config["steps"], lr=lab.config["lr"], seed=seed)
+    lengths = [len(text) for text in texts]
+    return _align(lab, tower, pairs, lengths, steps=lab.config["steps"], lr=lab.config["rate"], seed=seed)
 
 
 def _robustness(lab: Lab, renderer: TextRenderer, tokenizer: Any, learn: list[str], pool: list[str],
                 outcome: Outcome) -> list[Tower]:  # fmt: skip
     """Train and ask for the original of damaged copies; return the pixel encoders trained on undamaged text."""
     found: dict[tuple[str, bool, int], list[FloatArray]] = {}
-    kept = list[Tower]()
+    kept, ends = list[Tower](), dict[str, list[float]]()
     copies = {count: perturb(pool, "typos", strength=count, seed=1) for count in TYPOS}
     for seed in lab.seeds:
         for damaged in (False, True):
             towers = {"pixels": _pixels(lab, renderer, seed), "subwords": _subwords(lab, tokenizer, seed)}
             for name, tower in towers.items():
-                lab.progress(f"{name}, {'typos' if damaged else 'undamaged'}", seed, len(lab.seeds))
-                _visual(lab, tower, learn, seed, damaged=damaged)
-                originals = _unit(tower.encode(pool))
-                for count, texts in copies.items():
-                    scores = _unit(tower.encode(texts)) @ originals.T
-                    first = scores.argmax(1) == np.arange(len(pool))
-                    found.setdefault((name, damaged, count), []).append(first.astype(np.float32))
+                label = f"{name}, {'typos' if damaged else 'undamaged'}"
+                lab.progress(label, seed, len(lab.seeds))
+                ends.setdefault(label, []).append(_visual(lab, tower, learn, seed, damaged=damaged))
+                for count, first in _first(tower, pool, copies).items():
+                    found.setdefault((name, damaged, count), []).append(first)
             kept += [] if damaged else [towers["pixels"]]
+    outcome.fact("loss at the end of training", {name: round(float(np.mean(v)), 4) for name, v in ends.items()})
     means = {key: np.mean(values, axis=0) for key, values in found.items()}
     series: dict[str, list[tuple[Any, float]]] = {}
     for (name, damaged, count), values in means.items():
@@ -245,38 +225,65 @@ def _robustness(lab: Lab, renderer: TextRenderer, tokenizer: Any, learn: list[st
     return kept
 
 
+def _first(tower: Tower, pool: list[str], copies: dict[int, list[str]]) -> dict[int, FloatArray]:
+    """Return, by number of typos, for which copies the original is found first: 1 or 0."""
+    originals = tower.encode(pool)
+    return {count: ((tower.encode(texts) @ originals.T).argmax(1) == np.arange(len(pool))).astype(np.float32)
+            for count, texts in copies.items()}  # fmt: skip
+
+
+def _running_print(lab: Lab, learn: list[str], pool: list[str], outcome: Outcome) -> None:
+    """Train one pixel encoder on words that follow each other as in print."""
+    renderer = _renderer(lab, words=False)
+    learn, pool = ([text for text in texts if _drawn(renderer, text)] for texts in (learn, pool))
+    tower = _pixels(lab, renderer, lab.seeds[0])
+    loss = _visual(lab, tower, learn, lab.seeds[0], damaged=False)
+    outcome.fact("running print, loss at the end of training", round(loss, 4))
+    found = _first(tower, pool, {count: perturb(pool, "typos", strength=count, seed=1) for count in TYPOS})
+    outcome.fact("running print, top-1 by typos", {count: round(float(v.mean()), 4) for count, v in found.items()})
+
+
 def _similarity(lab: Lab, renderer: TextRenderer, towers: list[Tower], outcome: Outcome) -> None:
     """Judge by STS-B: untrained, aligned, and after each further stage."""
-    data = lab.sts("sts/stsb", "test")
-    count = lab.config["pairs"] or len(data.left)
-    rows = [i for i in range(count) if _known(renderer, data.left[i]) and _known(renderer, data.right[i])]
-    left, right, gold = [data.left[i] for i in rows], [data.right[i] for i in rows], data.scores[rows]
-    cut = renderer.render([*left, *right]).cut
-    outcome.fact(
-        "STS texts longer than the line", f"{int((cut > 0).sum())} of {len(cut)}, {count - len(rows)} not drawn"
-    )
-
-    def judge(encode: Callable[[list[str]], FloatArray]) -> FloatArray:
-        return np.asarray(spearman_units((_unit(encode(left)) * _unit(encode(right))).sum(1), gold))
-
-    units = {
-        "untrained": [judge(_pixels(lab, renderer, seed).encode) for seed in lab.seeds],
-        "visual alignment": [judge(tower.encode) for tower in towers],
-    }
+    english = _judged(lab, renderer, "en", lab.config["pairs"])
+    some = {lang: _judged(lab, renderer, lang, lab.config["judged"]) for lang in JUDGED}
+    cut = renderer.render([*english[0], *english[1]]).cut
+    outcome.fact("STS texts longer than the line", f"{int((cut > 0).sum())} of {len(cut)}")
+    start = [_pixels(lab, renderer, seed) for seed in lab.seeds]
+    units = {"untrained": _units(english, start), "visual alignment": _units(english, towers)}
+    tables = {"visual alignment": {lang: round(float(_units(p, towers).mean()), 4) for lang, p in some.items()}}
+    ends = dict[str, float]()
     for number, (stage, steps, lr) in enumerate(lab.config["stages"]):
-        pairs = _stage_pairs(lab, renderer, stage)
-        lengths = [len(text) for text in pairs[0]]
-        for seed, tower in enumerate(towers):
-            trained = tower if number else _copy(renderer, tower)
-            _align(lab, trained, _picker(pairs), lengths, steps=steps, lr=lr, seed=seed)
-            towers = [*towers[:seed], trained, *towers[seed + 1 :]]
-        units[f"{number + 1}. {stage}"] = [judge(tower.encode) for tower in towers]
-    means = {name: np.mean(values, axis=0) for name, values in units.items()}
-    last = list(means)[-1]
-    outcome.fact("STS-B spearman", {name: round(float(values.mean()), 4) for name, values in means.items()})
-    scores = {name: _scores(name, values, "spearman") for name, values in means.items()}
+        pairs, name = _stage_pairs(lab, renderer, stage), f"{number + 1}. {stage}"
+        lengths, towers = [len(text) for text in pairs[0]], [_copy(renderer, tower) for tower in towers]
+        losses = [_align(lab, tower, _picker(pairs), lengths, steps=steps, lr=lr, seed=seed)
+                  for seed, tower in enumerate(towers)]  # fmt: skip
+        ends[f"{name}, {len(lengths)} pairs"] = round(float(np.mean(losses)), 4)
+        tables[name] = {lang: round(float(_units(p, towers).mean()), 4) for lang, p in some.items()}
+    units["all stages"] = _units(english, towers)
+    outcome.fact("STS-B spearman", {name: round(float(values.mean()), 4) for name, values in units.items()})
+    outcome.fact("loss at the end of stages", ends)
+    outcome.fact("STS-B spearman of some pairs by language, after stages", tables)
+    series = {lang: [(i, row[lang]) for i, row in enumerate(tables.values())] for lang in some}
+    outcome.plot("stages", Plot("Sentence similarity after " + ", ".join(tables), "stage", "STS-B Spearman", series))
+    scores = {name: _scores(name, values, "spearman") for name, values in units.items()}
     outcome.compare("alignment", scores["visual alignment"], scores["untrained"])
-    outcome.compare("meaning", scores[last], scores["visual alignment"])
+    outcome.compare("meaning", scores["all stages"], scores["visual alignment"])
+
+
+def _judged(lab: Lab, renderer: TextRenderer, lang: str, count: int) -> Scored:
+    """Return test pairs of a language that can be drawn, the first so many or all."""
+    data: STS = load_set("sts/stsb", kind="sts", split="test", lang=lang, root=lab.data_root)
+    rows = [i for i, texts in enumerate(zip(data.left, data.right, strict=True))
+            if all(_known(renderer, text) for text in texts)][: count or None]  # fmt: skip
+    return [data.left[i] for i in rows], [data.right[i] for i in rows], np.asarray(data.scores[rows], np.float32)
+
+
+def _units(pairs: Scored, towers: list[Tower]) -> FloatArray:
+    """Return each pair's share of the rank correlation, mean of encoders."""
+    left, right, gold = pairs
+    cosines = [(tower.encode(left) * tower.encode(right)).sum(1) for tower in towers]
+    return np.asarray(np.mean([spearman_units(row, gold) for row in cosines], axis=0))
 
 
 def _picker(pairs: Pairs) -> Callable[[list[int], int], Pairs]:
@@ -289,9 +296,12 @@ def _stage_pairs(lab: Lab, renderer: TextRenderer, stage: str) -> Pairs:
         data = lab.sts("sts/stsb", "train")
         near = np.flatnonzero(data.scores >= 0.8 * data.scores.max()).tolist()
         rows = [(data.left[i], data.right[i]) for i in near]
+        with gzip.open(lab.path("pairs/snli") / "train.tsv.gz", "rt", encoding="utf-8", newline="") as file:
+            table = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+            rows += [(row["premise"], row["hypothesis"]) for row in table if row["label"] == "entailment"]
     elif stage == "topical":
         with gzip.open(lab.path("text") / "en" / "wikipedia-106.txt.gz", "rt", encoding="utf-8") as file:
-            lines = [line.strip() for line in file if len(line) > 15]
+            lines = [_span(line) for line in file if len(line) > 15]
         rows = list(zip(lines[::2], lines[1::2], strict=False))  # neighbouring sentences of an article
     elif stage == "multilingual":
         with gzip.open(lab.path("multi") / "tatoeba.tsv.gz", "rt", encoding="utf-8", newline="") as file:
@@ -299,8 +309,13 @@ def _stage_pairs(lab: Lab, renderer: TextRenderer, stage: str) -> Pairs:
             rows = [(row["text"], row["english"]) for row in table if row["lang"] in DRAWN]
     else:
         raise RecipeError(f"There is no stage {stage!r}; known: topical, reasoning, multilingual.")
-    rows = [(a, b) for a, b in rows if _known(renderer, a) and _known(renderer, b)]
+    rows = [(a, b) for a, b in rows if _drawn(renderer, a) and _drawn(renderer, b)]
     return [a for a, _ in rows], [b for _, b in rows]
+
+
+def _span(line: str, most: int = 48) -> str:
+    """Return the first whole words of a line, at most so many characters."""
+    return line.strip() if len(line) <= most else line[:most].rsplit(" ", 1)[0]
 
 
 def _known(renderer: TextRenderer, text: str) -> bool:
@@ -314,7 +329,7 @@ def _known(renderer: TextRenderer, text: str) -> bool:
 def _copy(renderer: TextRenderer, tower: Tower) -> Tower:
     model = copy.deepcopy(tower.module)
     assert isinstance(model, PixelTransformer)
-    return _tower(renderer, model)
+    return pixel_tower(renderer, model)
 
 
 def _damages(lab: Lab, renderer: TextRenderer, start: Tower, learn: list[str], pool: list[str],
@@ -328,14 +343,16 @@ def _damages(lab: Lab, renderer: TextRenderer, start: Tower, learn: list[str], p
             left = [learn[row] for row in rows]
             return left, perturb(left, kind, strength=2, seed=step)
 
-        _align(lab, tower, pairs, [len(t) for t in learn], steps=config["damage_steps"], lr=config["damage_lr"], seed=0)
+        _align(
+            lab, tower, pairs, [len(t) for t in learn], steps=config["damage_steps"], lr=config["damage_rate"], seed=0
+        )
     models["average of the four"] = merged = _copy(renderer, start)
     merged.module.load_state_dict(average([models[name].module.state_dict() for name in DAMAGES]))
     models["start"] = start
     models["masked pixels, then crops"] = _pretrained(lab, renderer, learn)
     shuffled, mistyped = perturb(pool, "shuffle", strength=1, seed=3), perturb(pool, "typos", strength=4, seed=3)
     for name, tower in models.items():
-        x, y, z = (_unit(tower.encode(texts)) for texts in (pool, shuffled, mistyped))
+        x, y, z = (tower.encode(texts) for texts in (pool, shuffled, mistyped))
         far = ((x * y).sum(1) < (x * z).sum(1)).mean()
         top = ((z @ x.T).argmax(1) == np.arange(len(pool))).mean()
         outcome.fact(f"damages, {name}", {"shuffled words lie farther than 4 typos": round(float(far), 4),
@@ -369,7 +386,7 @@ def _pictures(renderer: TextRenderer, tokenizer: Any, pool: list[str], outcome: 
     a, b = (renderer.to_patches(renderer.render(side).images) for side in (texts, wrong))
     patches = (a != b).any(axis=2).sum(1)
     outcome.invariant("local", bool(patches.max() <= 2), f"patches changed: 1 to {patches.max()}")
-    again = TextRenderer(patches=renderer.patches).render(texts).images
+    again = dataclasses.replace(renderer).render(texts).images
     outcome.invariant("deterministic", bool((again == renderer.render(texts).images).all()), renderer.fingerprint)
     tokens = np.array([len(_changed(tokenizer.tokenize(x), tokenizer.tokenize(y))) for x, y in
                        zip(texts, wrong, strict=True)])  # fmt: skip
@@ -394,7 +411,3 @@ def _changed(before: list[str], after: list[str]) -> list[str]:
 
 def _scores(system: str, values: Any, metric: str = "top-1") -> Scores:
     return Scores.of("pixels", system, {metric: {str(i): float(v) for i, v in enumerate(values)}})
-
-
-def _unit(vectors: FloatArray) -> FloatArray:
-    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12), np.float32)

@@ -1,14 +1,19 @@
 """WhitenedCSE: a whitening layer of shuffled channel groups between the encoder and its contrastive head.
 
 Two questions. What does whitening do to vectors as they are, with statistics of training texts alone? And does the
-layer, in training, give better vectors than dropout views without it? The encoder of the second is a small BERT that
-knows masked language modelling and nothing else. There the layer does the spreading itself and relieves the encoder:
-its pairs lie closer, its vectors fill less of the sphere, and similarity is the same.
+layer, in training, give better vectors than dropout views without it? The encoder of the second is a small BERT after
+about a thousand steps of masked language modelling on encyclopedia sentences and the training texts, mean-pooled since
+its CLS token never learned anything; the gradient passes through the whitening. Both systems take the learning rate and
+the checkpoint that are best on the development pairs, as the paper takes its checkpoints. At the laptop's scale both
+take the higher rate and the last checkpoint, so neither has stopped gaining. The layer spreads the batch itself, and
+relieves the encoder of it: pairs lie closer, while the encoder's own vectors fill less of the sphere.
 """
 
 from __future__ import annotations
 
 import copy
+import gzip
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,16 +26,17 @@ from isometry.errors import RecipeError
 from isometry.lab import Card, Claim, Lab, Outcome, Plot
 from isometry.modules import GroupWhitening
 from isometry.negatives import DistinctBatches, same_text
-from isometry.negatives.masks import text_key
 from isometry.objectives import MultiView
 from isometry.spaces import Whitening
 from isometry.stats import bootstrap_mean_ci
 from isometry.tasks.sts import spearman_units
 from isometry.training import Plan, Tuning, layer_features, raw_encoder, seeded, train
-from isometry.types import FloatArray, Scores
+from isometry.types import FloatArray, Scores, normal_text
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+
+    from isometry.data.schemas import STS
 
 CARD = Card(
     slug="whitenedcse",
@@ -62,86 +68,66 @@ CARD = Card(
     aspects={"task": "sentence similarity", "method": "whitening, contrastive learning", "data": "sentences"},
     headline="78.78 mean Spearman on seven STS sets with BERT-base, 2.53 above SimCSE",
     claims=(
-        Claim(
-            "full ZCA with statistics of training sentences raises the similarity of weak features (layer 2)",
-            key="weak-gain",
-            task="sts/stsb",
-            metric="spearman",
-            baseline="raw",
-        ),
-        Claim(
-            "the gain grows with the group: full ZCA is above groups of 6 channels",
-            key="larger-groups",
-            task="sts/stsb",
-            metric="spearman",
-            baseline="groups of 6",
-        ),
-        Claim(
-            "full ZCA lowers the similarity of sentence-tuned vectors",
-            key="tuned-loss",
-            task="sts/stsb",
-            metric="spearman",
-            baseline="raw",
-            sign="<",
-        ),
-        Claim(
-            "trained with the layer, an encoder is better than with three dropout views alone",
-            key="training-gain",
-            task="sts/stsb",
-            metric="spearman",
-            baseline="SimCSE, 3 views",
-            seeds=6,
-        ),
-        Claim(
-            "its vectors are more uniform",
-            key="training-uniformity",
-            task="sts/stsb",
-            metric="uniformity",
-            baseline="SimCSE, 3 views",
-            sign="<",
-            seeds=6,
-        ),
-        Claim(
-            "and pairs that belong together lie closer",
-            key="training-alignment",
-            task="sts/stsb",
-            metric="alignment",
-            baseline="SimCSE, 3 views",
-            sign="<",
-            seeds=6,
-        ),
+        Claim("full ZCA with statistics of training sentences raises the similarity of weak features (layer 2)",
+              key="weak-gain", task="sts/stsb", metric="spearman", baseline="raw"),
+        Claim("the gain grows with the group: full ZCA is above groups of 6 channels",
+              key="larger-groups", task="sts/stsb", metric="spearman", baseline="groups of 6"),
+        Claim("full ZCA lowers the similarity of sentence-tuned vectors",
+              key="tuned-loss", task="sts/stsb", metric="spearman", baseline="raw", sign="<"),
+        Claim("trained with the layer, an encoder is better than with three dropout views alone",
+              key="training-gain", task="sts/stsb", metric="spearman", baseline="SimCSE, 3 views", seeds=6),
+        Claim("its vectors are more uniform",
+              key="training-uniformity", task="sts/stsb", metric="uniformity", baseline="SimCSE, 3 views", sign="<",
+              seeds=6),
+        Claim("and pairs that belong together lie closer",
+              key="training-alignment", task="sts/stsb", metric="alignment", baseline="SimCSE, 3 views", sign="<",
+              seeds=6),
         Claim("every group of a batch has mean 0 and covariance I", key="white", invariant=True),
         Claim("one channel a group standardises; one group is full ZCA", key="limits", invariant=True),
         Claim("of all whitenings ZCA moves the vectors least", key="closest", invariant=True),
     ),
     presets={
-        "smoke": {"seeds": 2, "steps": 4, "batch": 32, "groups": 8, "mlm_steps": 4, "vocab": 800, "dim": 64,
-                  "layers": 1, "texts": 600, "pairs": 150, "lr": 5e-4, "temperature": 0.05, "views": 3, "backbone": "",
-                  "newton": 12},
-        "laptop": {"seeds": 6, "steps": 100, "batch": 48, "groups": 16, "mlm_steps": 400, "vocab": 6000, "dim": 128,
-                   "layers": 2, "texts": 4000, "pairs": 0, "lr": 5e-4, "temperature": 0.05, "views": 3, "backbone": "",
-                   "newton": 12},
-        "paper": {"seeds": 5, "steps": 7800, "batch": 128, "groups": 128, "texts": 1000000, "pairs": 0, "lr": 1e-5,
-                  "temperature": 0.05, "views": 3, "backbone": "bert-base-uncased", "newton": 0},
+        "smoke": {"seeds": 2, "steps": 4, "every": 2, "batch": 32, "groups": 8, "text": 100, "mlm_steps": 4,
+                  "vocab": 800, "dim": 64, "layers": 1, "texts": 600, "pairs": 150, "rates": (1e-4, 5e-4),
+                  "temperature": 0.05, "views": 3, "backbone": "", "newton": 12},
+        "laptop": {"seeds": 6, "steps": 100, "every": 25, "batch": 64, "groups": 16, "text": 15000, "mlm_steps": 900,
+                   "vocab": 6000, "dim": 128, "layers": 2, "texts": 4000, "pairs": 0, "rates": (1e-4, 5e-4),
+                   "temperature": 0.05, "views": 3, "backbone": "", "newton": 12},
+        "paper": {"seeds": 5, "steps": 7800, "every": 125, "batch": 128, "groups": 128, "texts": 1000000, "pairs": 0,
+                  "rates": (1e-5,), "temperature": 0.05, "views": 3, "backbone": "bert-base-uncased", "newton": 0},
     },
 )  # fmt: skip
 
 WEAK_LAYER = 2
+SYSTEMS = {"SimCSE, 3 views": False, "shuffled group whitening": True}
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Pairs of texts with people's scores."""
+
+    left: list[str]
+    right: list[str]
+    gold: np.ndarray
+
+    @classmethod
+    def of(cls, data: STS, rows: Sequence[int]) -> Scored:
+        """Take some rows of scored pairs."""
+        return cls([data.left[i] for i in rows], [data.right[i] for i in rows], data.scores[list(rows)])
 
 
 @dataclass(frozen=True)
 class Study:
-    """Texts to learn from, scored pairs to judge by."""
+    """Texts to learn from, scored pairs to choose by and to judge by."""
 
     texts: list[str]
-    left: list[str]
-    right: list[str]
-    gold: np.ndarray
+    dev: Scored
+    test: Scored
     task: str
 
     def spearman(self, left: FloatArray, right: FloatArray, system: str) -> Scores:
-        """Score every pair: its share of the rank correlation."""
-        units = spearman_units(_cosine(left, right), self.gold)
+        """Score every test pair: its share of the rank correlation."""
+        units = spearman_units(_cosine(left, right), self.test.gold)
         return Scores.of(self.task, system, {"spearman": {str(i): v for i, v in enumerate(units.tolist())}})
 
 
@@ -164,26 +150,27 @@ def run(lab: Lab) -> Outcome:
 
 def _read(lab: Lab) -> Study:
     if lab.user_data is None:
-        learn, judge = lab.sts("sts/stsb", "train"), lab.sts("sts/stsb", "test")
-        texts, rows = [*learn.left, *learn.right], list(range(len(judge.left)))
+        learn, choose, judge = (lab.sts("sts/stsb", split) for split in ("train", "dev", "test"))
+        texts, rest, rows = [*learn.left, *learn.right], list(range(len(choose.left))), list(range(len(judge.left)))
     else:
-        judge = lab.sts("")
+        choose = judge = lab.sts("")
         order = np.random.default_rng(0).permutation(len(judge.left)).tolist()
         rest, rows = order[: len(order) // 2], order[len(order) // 2 :]
         texts = [side[i] for side in (judge.left, judge.right) for i in rest]
     texts = sorted(set(texts))
     texts = [texts[i] for i in np.random.default_rng(0).permutation(len(texts))[: lab.config["texts"]]]
-    rows = rows[: lab.config["pairs"] or None]
-    if len(texts) < 2 * lab.config["batch"] or len(rows) < 10:
-        raise RecipeError(f"Whitening is learned from {len(texts)} texts and judged on {len(rows)} pairs; give more.")
-    left, right = ([side[i] for i in rows] for side in (judge.left, judge.right))
-    return Study(texts, left, right, judge.scores[rows], judge.name or "sts")
+    dev, test = (Scored.of(data, part[: lab.config["pairs"] or None]) for data, part in ((choose, rest), (judge, rows)))
+    if len(texts) < 2 * lab.config["batch"] or len(test.left) < 10:
+        raise RecipeError(
+            f"Whitening is learned from {len(texts)} texts and judged on {len(test.left)} pairs; give more."
+        )
+    return Study(texts, dev, test, judge.name or "sts")
 
 
 def _transform(lab: Lab, study: Study, outcome: Outcome) -> None:
     """Whiten weak features and tuned vectors in groups of rising size."""
     model = lab.encoder().model
-    sides = (study.texts, study.left, study.right)
+    sides = (study.texts, study.test.left, study.test.right)
     weak = [layer_features(model, texts, layer=WEAK_LAYER) for texts in sides]
     tuned = [lab.embed(texts) for texts in sides]
     series: dict[str, list[tuple[Any, float]]] = {}
@@ -238,23 +225,27 @@ def _invariants(x: FloatArray, outcome: Outcome) -> None:
 
 def _train(lab: Lab, study: Study, outcome: Outcome) -> None:
     """Train one encoder from the same start with and without the layer, by seed."""
-    start = _start(lab, study)
-    systems = {"untrained": None, "SimCSE, 3 views": False, "shuffled group whitening": True}
-    metrics: dict[str, dict[str, dict[str, float]]] = {}
-    for name, whitened in systems.items():
-        values: dict[str, dict[str, float]] = {}
-        for seed in lab.seeds if whitened is not None else lab.seeds[:1]:
-            lab.progress(name, seed, len(lab.seeds))
-            model = start if whitened is None else _fit(lab, start, study.texts, whitened, seed)
-            for metric, value in _judge(model, study).items():
-                values.setdefault(metric, {})[f"seed {seed}"] = value
-        metrics[name] = values
-        means = {m: round(float(np.mean(list(v.values()))), 4) for m, v in values.items()}
+    start = _start(lab, study, outcome)
+    metrics = {"untrained": {metric: {"": value} for metric, value in _judge(start, study).items()}}
+    for name, whitened in SYSTEMS.items():
+        lab.progress(name, 0, len(lab.seeds))
+        tried = {rate: _fit(lab, start, study, whitened, rate, lab.seeds[0]) for rate in lab.config["rates"]}
+        rate = max(tried, key=lambda rate: tried[rate].dev)
+        runs = [tried[rate], *(_fit(lab, start, study, whitened, rate, seed) for seed in lab.seeds[1:])]
+        found = [_judge(run.model, study) for run in runs]
+        metrics[name] = {metric: {f"seed {seed}": values[metric] for seed, values in enumerate(found)}
+                         for metric in found[0]}  # fmt: skip
+        outcome.fact(f"development pairs by learning rate, {name}", {str(r): round(t.dev, 4) for r, t in tried.items()})
+        outcome.fact(f"step of the best checkpoint by seed, {name}", [run.step for run in runs])
+        outcome.fact(
+            f"loss, first and last step, {name}", np.mean([run.ends for run in runs], axis=0).round(4).tolist()
+        )
+        bounds = {m: np.round(bootstrap_mean_ci(list(v.values())), 4).tolist() for m, v in metrics[name].items()}
+        outcome.fact(f"95% intervals over seeds, {name}", bounds)
+    for name, values in metrics.items():
+        means = {metric: round(float(np.mean(list(v.values()))), 4) for metric, v in values.items()}
         outcome.fact(f"trained encoder, {name}", means)
-        if len(values["spearman"]) > 2:
-            bounds = {m: np.round(bootstrap_mean_ci(list(v.values())), 4).tolist() for m, v in values.items()}
-            outcome.fact(f"95% intervals over seeds, {name}", bounds)
-    base, ours = (Scores.of(study.task, name, metrics[name]) for name in list(systems)[1:])
+    base, ours = (Scores.of(study.task, name, metrics[name]) for name in SYSTEMS)
     for key, metric in (("gain", "spearman"), ("uniformity", "uniformity"), ("alignment", "alignment")):
         outcome.compare(f"training-{key}", ours, base, metric=metric)
     points = {name: list(zip(v["uniformity"].values(), v["alignment"].values(), strict=True))
@@ -263,43 +254,80 @@ def _train(lab: Lab, study: Study, outcome: Outcome) -> None:
     outcome.plot("training", Plot(title, "uniformity", "alignment of near pairs", points, kind="scatter"))
 
 
-def _start(lab: Lab, study: Study) -> SentenceTransformer:
+def _start(lab: Lab, study: Study, outcome: Outcome) -> SentenceTransformer:
     """Load the backbone, or train a small masked language model."""
     config = lab.config
     if config["backbone"]:
         from isometry.encoders import load
 
-        return load(config["backbone"], engine="torch", pooling="cls").model
-
+        return load(config["backbone"], engine="torch", pooling="cls", max_tokens=32).model
+    texts = list(study.texts)
+    if lab.user_data is None:
+        with gzip.open(lab.path("text") / "en" / "wikipedia-106.txt.gz", "rt", encoding="utf-8") as file:
+            lines = [line.strip() for line in file if 3 <= len(line.split()) <= 25]
+        texts += [lines[i] for i in np.random.default_rng(0).permutation(len(lines))[: config["text"]]]
     sizes = {name: config[name] for name in ("vocab", "dim", "layers")}
-    return raw_encoder(study.texts, **sizes, steps=config["mlm_steps"],
-                       progress=lambda done, all_: lab.progress("language model", done, all_))  # fmt: skip
+    raw = raw_encoder(texts, **sizes, steps=config["mlm_steps"],
+                      progress=lambda done, all_: lab.progress("language model", done, all_))  # fmt: skip
+    tenth = -(-len(raw.losses) // 10)
+    ends = [round(float(np.mean(part)), 4) for part in (raw.losses[:tenth], raw.losses[-tenth:])]
+    outcome.fact("loss of the language model, first and last tenth of its steps", ends)
+    return raw.model
 
 
-def _fit(lab: Lab, start: SentenceTransformer, texts: list[str], whitened: bool, seed: int) -> SentenceTransformer:
-    config, model = lab.config, copy.deepcopy(start)
-    width = int(model.get_embedding_dimension() or 0)
+@dataclass(eq=False)
+class Run:
+    """A model at its best checkpoint on the development pairs, and the first and last loss of its training."""
+
+    model: SentenceTransformer
+    dev: float = -1.0
+    step: int = 0
+    ends: tuple[float, float] = (0.0, 0.0)
+
+
+def _fit(lab: Lab, start: SentenceTransformer, study: Study, whitened: bool, rate: float, seed: int) -> Run:
+    config, texts, run = lab.config, study.texts, Run(copy.deepcopy(start))
+    width, best = int(start.get_embedding_dimension() or 0), dict[str, Tensor]()
     layer = GroupWhitening(width, config["groups"], stop_gradient=False, newton=config["newton"]) if whitened else None
     with seeded(seed):
         head = _head(width)
-    objective = MultiView(model, views=config["views"], whitening=layer, head=head, temperature=config["temperature"])
+    views = {"views": config["views"], "temperature": config["temperature"]}
+    objective = MultiView(run.model, whitening=layer, head=head, **views)
 
     def loss(module: nn.Module, rows: list[int]) -> Tensor:
-        value: Tensor = module([model.preprocess([texts[row] for row in rows])])
+        value: Tensor = module([run.model.preprocess([texts[row] for row in rows])])
         return value
 
-    batches = DistinctBatches([{text_key(text)} for text in texts], config["batch"], seed=seed)
-    train(objective, batches, loss, steps=config["steps"], lr=config["lr"], seed=seed)
-    return model.eval()
+    def keep(done: int, total: int | None) -> None:
+        if done % config["every"] and done != total:
+            return
+        left, right = _encode(run.model, study.dev)
+        value = float(spearman_units(_cosine(left, right), study.dev.gold).mean())
+        if value > run.dev:
+            run.dev, run.step = value, done
+            best.update({name: tensor.clone() for name, tensor in run.model.state_dict().items()})
+        objective.train()
+
+    batches = DistinctBatches([{normal_text(text)} for text in texts], config["batch"], seed=seed)
+    losses = train(objective, batches, loss, steps=config["steps"], lr=rate, seed=seed, progress=keep)
+    run.model.load_state_dict(best)
+    run.model.eval()
+    run.ends = (losses[0], losses[-1])
+    return run
 
 
 def _head(width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, width), nn.Tanh())
 
 
+def _encode(model: SentenceTransformer, pairs: Scored) -> tuple[FloatArray, FloatArray]:
+    left, right = (np.asarray(model.encode(side, show_progress_bar=False)) for side in (pairs.left, pairs.right))
+    return left, right
+
+
 def _judge(model: SentenceTransformer, study: Study) -> dict[str, float]:
-    left, right = (np.asarray(model.encode(side, show_progress_bar=False)) for side in (study.left, study.right))
-    near = study.gold >= 0.8 * study.gold.max()
+    left, right = _encode(model, study.test)
+    near = study.test.gold >= 0.8 * study.test.gold.max()
     return {
         "spearman": study.spearman(left, right, "").mean("spearman"),
         "uniformity": uniformity(np.concatenate([left, right])),

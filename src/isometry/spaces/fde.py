@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal, Self
 
@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from isometry.errors import DataWarning, InputError, NotFitted
 from isometry.types import Embeddings, FloatArray, IntArray, Role, Space, check_reach
-
-Progress = Callable[[int, int | None], None]
+from isometry.types.progress import Progress
 
 CELLS: Final = 1 << 18  # numbers pooled at once: a megabyte, which stays in the cache
 ROWS: Final = 1 << 13  # token rows multiplied with the hyperplanes at once

@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from isometry.errors import InputError
 from isometry.indexes.filtered import Attributes, Between, Contains, Equals, FilteredIndex, Predicate
-from isometry.types import FloatArray, Json, Scores, check_vectors
+from isometry.types import FloatArray, Json, Scores, check_vectors, unit
 
 FilterKind = Literal["EM", "R", "EMIS"]
 Correlation = Literal["positive", "random", "negative"]
@@ -70,7 +70,7 @@ class FilteredQueries:
         x = check_vectors(vectors, dim=index.vectors.shape[1], what="queries")
         if len(predicates) != len(x):
             raise InputError(f"{len(x)} queries need as many predicates, got {len(predicates)}.")
-        x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+        x = unit(x)
         kth, matches = np.full(len(x), np.nan), np.zeros(len(x), np.int64)
         for i, predicate in enumerate(predicates):
             try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from isometry.errors import EmptyInput, InputError
 from isometry.modules.attention_mask import run
 from isometry.objectives.generation import IGNORE, token_log_probs
 from isometry.types import Scores
+from isometry.types.progress import Progress
 
 
 def text_losses(
@@ -21,7 +22,7 @@ def text_losses(
     *,
     vocabulary: Tensor | None = None,
     batch_size: int = 16,
-    progress: Callable[[int, int | None], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return each text's negative log-likelihood in nats and how many tokens were predicted, float64 and int64 ``[n]``.
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from isometry.errors import InputError
-from isometry.types import FloatArray, IntArray, check_vectors
+from isometry.types import IntArray, check_vectors, unit
 
 _BLOCK = 256
 
@@ -39,7 +39,7 @@ def entry_ranks(vectors: Any, entries: Any, owners: Sequence[Sequence[int]], *, 
     if len(owners) != len(x) or not all(len(own) and 0 <= min(own) <= max(own) < len(t) for own in owners):
         raise InputError(f"owners must name at least one of the {len(t)} entries for each of the {len(x)} definitions.")
     if cosine:
-        t = _unit(t)
+        t = unit(t)
     ranks = np.empty(len(x), np.int64)
     for start in range(0, len(x), _BLOCK):
         scores = x[start : start + _BLOCK] @ t.T
@@ -49,8 +49,3 @@ def entry_ranks(vectors: Any, entries: Any, owners: Sequence[Sequence[int]], *, 
             scores[row, right] = -np.inf
             ranks[start + row] = 1 + int((scores[row] >= best).sum())
     return ranks
-
-
-def _unit(rows: FloatArray) -> FloatArray:
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.asarray(rows / np.where(norms > 0, norms, 1), np.float32)

@@ -8,6 +8,7 @@ from isometry.lazy import exports
 
 if TYPE_CHECKING:
     from isometry.training.adapters import add_lora, merge_lora
+    from isometry.training.best_weights import BestWeights
     from isometry.training.checkpoints import Checkpoints
     from isometry.training.click_through import ClickLog, ClickRun, ClickTrainer, train_click_model
     from isometry.training.collate import keep_texts
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from isometry.training.in_context import accuracy_in_context, train_in_context
     from isometry.training.late_interaction import MaxSimTraining, train_head, train_late_interaction
     from isometry.training.length_batches import LengthBatches
-    from isometry.training.listwise_embedding import e2rank_loss
+    from isometry.training.listwise_embedding import e2rank_loss, train_listwise_embedder
     from isometry.training.loop import seeded, train
     from isometry.training.masked_language import (
         masked_language_modelling,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
         sentence_model,
     )
     from isometry.training.merging import loss_barrier, merge_models
-    from isometry.training.pair_distillation import train_pair_student
+    from isometry.training.pair_distillation import cross_fitted, train_pair_student
     from isometry.training.prompted import PromptedEmbedder, train_prompted
     from isometry.training.special_tokens import SpecialTokenModel
     from isometry.training.students import apply_head, layer_features, mlp_head
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from isometry.training.yes_no import train_yes_no
 
 _HOMES = {
+    "BestWeights": "best_weights",
     "Checkpoints": "checkpoints",
     "ClickLog": "click_through",
     "ClickRun": "click_through",
@@ -92,7 +94,9 @@ _HOMES = {
     "train_head": "late_interaction",
     "train_in_context": "in_context",
     "train_late_interaction": "late_interaction",
+    "train_listwise_embedder": "listwise_embedding",
     "train_pair_student": "pair_distillation",
+    "cross_fitted": "pair_distillation",
     "train_prompted": "prompted",
     "train_wordpiece": "wordpiece",
     "train_yes_no": "yes_no",
@@ -100,6 +104,7 @@ _HOMES = {
 
 __all__ = [
     "GRL",
+    "BestWeights",
     "Checkpoints",
     "ClickLog",
     "ClickRun",
@@ -121,6 +126,7 @@ __all__ = [
     "add_lora",
     "align_student",
     "apply_head",
+    "cross_fitted",
     "decoder_embedder",
     "default_loss",
     "default_plan",
@@ -147,6 +153,7 @@ __all__ = [
     "train_head",
     "train_in_context",
     "train_late_interaction",
+    "train_listwise_embedder",
     "train_pair_student",
     "train_prompted",
     "train_wordpiece",

@@ -20,6 +20,15 @@ from isometry.files import make_folder
 _WEIGHTS, _STATE = "weights.safetensors", "state.json"
 
 
+def same_run(folder: Path, wanted: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """Raise an `InputError` that names what differs, unless the run kept in a folder is the one that is wanted."""
+    if differ := sorted(key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key)):
+        raise InputError(
+            f"{folder} holds an unfinished run with other {', '.join(differ)}; repeat the earlier command to go on "
+            "with it, choose another folder, or start over with --fresh."
+        )
+
+
 class Checkpoints:
     """A folder that keeps the newest state of one training run.
 
@@ -70,14 +79,7 @@ class Checkpoints:
             except (OSError, ValueError, SafetensorError):
                 shutil.rmtree(path)
                 continue
-            if state["about"] != self.about:
-                differ = sorted(
-                    k for k in self.about.keys() | state["about"] if self.about.get(k) != state["about"].get(k)
-                )
-                raise InputError(
-                    f"{self.folder} holds an unfinished run with other {', '.join(differ)}; repeat the earlier command "
-                    "to go on with it, or start over with --fresh."
-                )
+            same_run(self.folder, self.about, state["about"])
             _load(module, optimizer, tensors)
             losses: list[float] = state["losses"]
             return losses

@@ -19,9 +19,9 @@ from isometry.modules.click_models import ClickModel
 from isometry.modules.embedding_tables import CompressedEmbedding, Stage, StageContext
 from isometry.training.loop import seeded
 from isometry.types import FloatArray, IntArray
+from isometry.types.progress import Progress
 
 Floats = NDArray[np.float64]
-Progress = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True, eq=False)

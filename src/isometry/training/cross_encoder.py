@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -16,7 +16,9 @@ from torch.nn import functional as F
 from isometry.errors import EmptyInput, InputError, UnknownName
 from isometry.objectives.ranking import list_mle, list_net, p_list_mle, ranknet
 from isometry.training.checkpoints import Checkpoints
+from isometry.training.length_batches import LengthBatches
 from isometry.training.loop import seeded, train
+from isometry.types.progress import Progress
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder, SentenceTransformer
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
 Pointwise = Literal["bce", "mse", "ce"]
 Listwise = Literal["ranknet", "list_net", "list_mle", "p_list_mle", "ce"]
 ListLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
-Progress = Callable[[int, int | None], None]
 
 
 def cross_encoder(
@@ -114,6 +115,11 @@ class Schedule:
     lr: float = 2e-5
     warmup: float = 0.1
     seed: int = 0
+    weight_decay: float = 0.0
+
+    def options(self) -> dict[str, Any]:
+        """Return what `isometry.training.train` takes of it."""
+        return {name: getattr(self, name) for name in ("steps", "lr", "warmup", "seed", "weight_decay")}
 
 
 def train_cross_encoder(
@@ -131,7 +137,7 @@ def train_cross_encoder(
     Parameters
     ----------
     pairs
-        ``n`` pairs of texts.
+        ``n`` pairs of texts; those of like length share a batch.
     targets
         ``[n]``, or ``[n, labels]`` under ``"mse"`` (e.g. another model's logits).
     loss
@@ -156,7 +162,8 @@ def train_cross_encoder(
     def step(module: nn.Module, rows: list[int]) -> Tensor:
         return pointwise_loss(pair_logits(model, [pairs[r] for r in rows]), wanted[rows].to(model.device), loss)
 
-    return _train(model, len(pairs), step, schedule, progress, keep)
+    batches = LengthBatches([len(a) + len(b) for a, b in pairs], schedule.batch_size, seed=schedule.seed)
+    return _train(model, batches, step, schedule, progress, keep)
 
 
 def train_cross_encoder_listwise(
@@ -202,7 +209,8 @@ def train_cross_encoder_listwise(
         scores, grade, keep = pad_slates(flat, [grades[r] for r in rows])
         return measure(scores, grade, keep)
 
-    return _train(model, len(queries), step, schedule, progress, keep)
+    batches = batches_of(len(queries), schedule.batch_size, schedule.seed)
+    return _train(model, batches, step, schedule, progress, keep)
 
 
 def pad_slates(flat: Tensor, grades: Sequence[np.ndarray[Any, Any]]) -> tuple[Tensor, Tensor, Tensor]:
@@ -246,11 +254,7 @@ def list_loss(name: Listwise | str) -> ListLoss:
 
 
 def _train(
-    model: nn.Module, n: int, step: Callable[[nn.Module, list[int]], Tensor], plan: Schedule,
+    model: nn.Module, batches: Iterable[list[int]], step: Callable[[nn.Module, list[int]], Tensor], plan: Schedule,
     progress: Progress | None, keep: Checkpoints | None,
 ) -> list[float]:  # fmt: skip
-    batches = batches_of(n, plan.batch_size, plan.seed)
-    return train(
-        model, batches, step, steps=plan.steps, lr=plan.lr, warmup=plan.warmup, seed=plan.seed, progress=progress,
-        keep=keep,
-    )  # fmt: skip
+    return train(model, batches, step, **plan.options(), progress=progress, keep=keep)

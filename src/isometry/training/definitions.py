@@ -8,7 +8,7 @@ trains the starting encoder anew.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,12 +22,14 @@ from isometry.spaces.whitening import ICA
 from isometry.training.length_batches import LengthBatches
 from isometry.training.loop import seeded, train
 from isometry.types import FloatArray, IntArray, check_vectors
+from isometry.types.progress import Progress
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
     from isometry.data.dictionaries import Dictionary
 
+Pooled = Literal["cls", "mean"]
 ACTIVATIONS = {"tanh": nn.Tanh, "gelu": nn.GELU}
 PROMPT = 'This sentence : "{text}" means [MASK] .'
 
@@ -40,8 +42,13 @@ class DefinitionTraining:
     ----------
     steps
         Updates per round.
+    lr
+        Highest learning rate, or one for each round; further rounds take the last.
     rounds
         Matrices of entries made in turn, the first by the starting encoder.
+    targets
+        How definitions are encoded for the matrix: pooled by ``"cls"`` or ``"mean"``; None: as the model does.
+        Sentences are pooled as the model does.
     ica_rounds
         In so many of the last rounds the matrix is made isotropic by ICA.
     ica_scale
@@ -54,8 +61,9 @@ class DefinitionTraining:
 
     steps: int
     batch_size: int = 32
-    lr: float = 2e-5
+    lr: float | tuple[float, ...] = 2e-5
     rounds: int = 1
+    targets: Pooled | None = None
     ica_rounds: int = 0
     ica_scale: float = 100.0
     activation: Literal["tanh", "gelu"] = "tanh"
@@ -69,6 +77,16 @@ class DefinitionTraining:
             )
         if self.activation not in ACTIVATIONS:
             raise UnknownName("activation", self.activation, ACTIVATIONS)
+        if isinstance(self.lr, tuple) and not self.lr:
+            raise InputError("lr needs a learning rate for the first round at least.")
+
+    def rate(self, done: int) -> float:
+        """Return the learning rate after so many rounds.
+
+        >>> [DefinitionTraining(steps=1, lr=(2e-5, 5e-6)).rate(done) for done in range(3)]
+        [2e-05, 5e-06, 5e-06]
+        """
+        return self.lr[min(done, len(self.lr) - 1)] if isinstance(self.lr, tuple) else self.lr
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,8 +145,16 @@ def isotropic_entries(matrix: FloatArray, *, scale: float = 100.0) -> FloatArray
     return np.pad(parts, ((0, 0), (0, matrix.shape[1] - parts.shape[1])))
 
 
-def encode(model: SentenceTransformer, texts: Sequence[str], *, batch_size: int = 64) -> FloatArray:
-    """Return a model's vectors, float32 ``[n, d]``, as long as they are, without dropout."""
+def encode(
+    model: SentenceTransformer, texts: Sequence[str], *, batch_size: int = 64, pooling: Pooled | None = None
+) -> FloatArray:
+    """Return vectors, float32 ``[n, d]``, as long as they are, without dropout; ``pooling`` replaces the model's."""
+    if pooling is not None:
+        from sentence_transformers import SentenceTransformer
+        from sentence_transformers.sentence_transformer.modules import Pooling
+
+        head = Pooling(model[0].get_embedding_dimension(), pooling)
+        model = SentenceTransformer(modules=[model[0], head], device=str(model.device)).eval()
     vectors = model.encode(list(texts), batch_size=batch_size, show_progress_bar=False, convert_to_numpy=True)
     return np.asarray(vectors, np.float32)
 
@@ -139,8 +165,9 @@ def train_definitions(
     settings: DefinitionTraining,
     *,
     entries: FloatArray | None = None,
+    dense: nn.Linear | None = None,
     seed: int = 0,
-    progress: Callable[[int, int | None], None] | None = None,
+    progress: Progress | None = None,
 ) -> DefinitionRun:
     """Train copies of ``start`` on a dictionary, round by round, and return the last.
 
@@ -151,38 +178,51 @@ def train_definitions(
     entries
         The first round's matrix ``[E, d]`` where it is not to be made of definitions: token embeddings give DefSent
         (Tsukagoshi et al. 2021).
+    dense
+        Weights that the pooler begins with; see `pooler`.
     """
     encoder, losses = start, list[list[float]]()
     head: nn.Module = nn.Identity()
     matrix = np.zeros((0, 0), np.float32)
     for done in range(settings.rounds):
         if done or entries is None:
-            matrix = entry_vectors(encode(encoder, dictionary.definitions), dictionary.owners, len(dictionary.entries))
+            vectors = encode(encoder, dictionary.definitions, pooling=settings.targets)
+            matrix = entry_vectors(vectors, dictionary.owners, len(dictionary.entries))
         else:
             matrix = entries
         if done >= settings.rounds - settings.ica_rounds:
             matrix = isotropic_entries(matrix, scale=settings.ica_scale)
         encoder = copy.deepcopy(start)
-        head = pooler(encoder, settings.activation, seed=seed)
-        losses.append(_round(encoder, head, matrix, dictionary, settings, seed + done, progress))
+        head = pooler(encoder, settings.activation, dense=dense, seed=seed)
+        losses.append(_round(encoder, head, matrix, dictionary, settings, done, seed + done, progress))
     return DefinitionRun(encoder.eval(), head.eval(), matrix, tuple(losses))
 
 
-def pooler(model: SentenceTransformer, activation: str = "tanh", *, seed: int = 0) -> nn.Sequential:
-    """Return a dense layer and its activation: BERT's own pooler where the model has one, else new weights."""
+def pooler(
+    model: SentenceTransformer, activation: str = "tanh", *, dense: nn.Linear | None = None, seed: int = 0
+) -> nn.Sequential:
+    """Return a dense layer and its activation, which training alone uses.
+
+    Parameters
+    ----------
+    dense
+        Weights to begin with: RoBERTa, which was not pre-trained with a pooler, takes those of its prediction head
+        (`isometry.modules.PredictionHead.dense`, with ``"gelu"``). None: BERT's own pooler where the model has one,
+        else new weights.
+    """
     body: Any = model[0].auto_model
     width = int(body.config.hidden_size)
     with seeded(seed):
-        dense = nn.Linear(width, width)
-    own = getattr(getattr(body, "pooler", None), "dense", None)
+        layer = nn.Linear(width, width)
+    own = getattr(getattr(body, "pooler", None), "dense", None) if dense is None else dense
     if own is not None:
-        dense.load_state_dict(own.state_dict())
-    return nn.Sequential(dense, ACTIVATIONS[activation]())
+        layer.load_state_dict(own.state_dict())
+    return nn.Sequential(layer, ACTIVATIONS[activation]())
 
 
 def _round(
     model: SentenceTransformer, head: nn.Module, matrix: FloatArray, dictionary: Dictionary,
-    settings: DefinitionTraining, seed: int, progress: Callable[[int, int | None], None] | None,
+    settings: DefinitionTraining, done: int, seed: int, progress: Progress | None,
 ) -> list[float]:  # fmt: skip
     objective = EntryCrossEntropy(model, entries=torch.from_numpy(matrix), head=head, sampled=settings.sampled)
     pairs = [(i, owner) for i, own in enumerate(dictionary.owners) for owner in own]
@@ -199,8 +239,8 @@ def _round(
         value: Tensor = module([features], labels)
         return value
 
-    return train(objective, batches, loss, steps=settings.steps, lr=settings.lr, warmup=0.0, seed=seed,
-                 progress=progress)  # fmt: skip
+    return train(objective, batches, loss, steps=settings.steps, lr=settings.rate(done), warmup=0.0, eps=1e-6,
+                 clip=1.0, seed=seed, progress=progress)  # fmt: skip
 
 
 def prompt_vectors(model: SentenceTransformer, texts: Sequence[str], *, template: str = PROMPT) -> FloatArray:

@@ -8,7 +8,9 @@ linear output head, unit length where the teacher has it), whose vectors may be 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -18,17 +20,16 @@ from torch.nn.functional import normalize
 
 from isometry.errors import DimensionMismatch, EmptyInput, InputError
 from isometry.modules.layer_cut import cut_layers
-from isometry.objectives.alignment import align
+from isometry.objectives.alignment import Alignment
 from isometry.spaces.least_squares import LeastSquaresMap
-from isometry.training.checkpoints import Checkpoints
 from isometry.training.cross_encoder import Schedule, batches_of
-from isometry.training.loop import train
+from isometry.training.feeds import Batch, digest
+from isometry.training.fine_tuning import Settings, train_encoder
 from isometry.types import FloatArray, check_vectors
+from isometry.types.progress import Progress
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
-
-Progress = Callable[[int, int | None], None]
 
 
 def student_of(
@@ -121,7 +122,7 @@ def distil(
     targets: FloatArray | None = None,
     ridge: float | Literal["auto"] | None = "auto",
     progress: Progress | None = None,
-    keep: Checkpoints | None = None,
+    keep: Path | None = None,
 ) -> SentenceTransformer:
     """Distil a teacher into a student of fewer layers by embedding regression (LEAF).
 
@@ -149,7 +150,7 @@ def distil(
     progress
         Called with (steps done, steps).
     keep
-        Where an interrupted training goes on from.
+        Folder for checkpoints: given again, an interrupted training goes on where it was and ends the same.
 
     Raises
     ------
@@ -179,20 +180,44 @@ def align_student(
     schedule: Schedule,
     *,
     progress: Progress | None = None,
-    keep: Checkpoints | None = None,
+    keep: Path | None = None,
 ) -> list[float]:
     """Train a student in place to give ``targets`` ``[n, d]`` for texts (prompts included); return every loss."""
-    aims = torch.from_numpy(targets).to(student.device)
+    feed = VectorFeed(rows, targets, schedule.steps, schedule.batch_size, seed=schedule.seed)
+    settings = Settings(len(feed), schedule.batch_size, schedule.lr, schedule.warmup, seed=schedule.seed)
+    history = train_encoder(student, feed, _CalmAlignment(student), settings, folder=keep, progress=progress)
+    return list(history.losses.values())
 
-    def step(module: nn.Module, batch: list[int]) -> Tensor:
-        module.eval()  # no dropout: its noise is larger than what the closed form has left to learn
-        return align(vectors_of(student, [rows[i] for i in batch]), aims[batch])
 
-    batches = batches_of(len(rows), schedule.batch_size, schedule.seed)
-    return train(
-        student, batches, step, steps=schedule.steps, lr=schedule.lr, warmup=schedule.warmup, seed=schedule.seed,
-        progress=progress, keep=keep,
-    )  # fmt: skip
+class VectorFeed:
+    """Batches of texts with the vectors they shall get, each text once per pass."""
+
+    def __init__(
+        self, texts: Sequence[str], targets: FloatArray, steps: int, batch_size: int, *, seed: int = 0
+    ) -> None:
+        self.texts, self.targets = texts, torch.from_numpy(targets)
+        self.order = list(islice(batches_of(len(texts), batch_size, seed), steps))
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, step: int, /) -> Batch:
+        """Return the batch of a step."""
+        rows = self.order[step]
+        return Batch([[self.texts[row] for row in rows]], self.targets[rows], rows=rows)
+
+    def about(self) -> dict[str, Any]:
+        """Return number and digest of texts and vectors."""
+        digests = {"texts": digest([self.texts]), "targets": digest([], self.targets.double().sum(0).tolist())}
+        return {"rows": len(self.texts), **digests}
+
+
+class _CalmAlignment(Alignment):
+    """Without dropout: its noise is larger than what the closed form has left to learn."""
+
+    def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None = None) -> Tensor:
+        self.eval()
+        return super().forward(sentence_features, labels)
 
 
 def prompted(teacher: SentenceTransformer, by_role: Mapping[str, Sequence[str]]) -> list[str]:

@@ -1,12 +1,11 @@
-"""A decoder language model as an embedder: every token sees every other, mean pooling, vectors of length 1."""
+"""A decoder language model as an embedder: its attention, a pooling, vectors of length 1."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from isometry.encoders import load_decoder, tiny_decoder
-from isometry.errors import InputError
+from isometry.encoders import load_decoder
 from isometry.modules.decoder_transformer import DecoderTransformer
 
 if TYPE_CHECKING:
@@ -20,6 +19,8 @@ def decoder_embedder(
     layers: int | None = None,
     max_length: int = 512,
     tokenizer: PreTrainedTokenizerBase | None = None,
+    attention: str = "bidirectional",
+    pooling: str = "mean",
 ) -> SentenceTransformer:
     """Return an untrained embedder on a decoder's body, as most embedders of decoders begin (KaLM, QZhou, ...).
 
@@ -33,6 +34,9 @@ def decoder_embedder(
         Tokens of a text at most.
     tokenizer
         For ``"tiny"``, which has none of its own.
+    attention, pooling
+        ``"bidirectional"`` and ``"mean"``, so that every token counts and sees every other, or ``"causal"`` and
+        ``"lasttoken"``, as E2Rank and Qwen3-Embedding have it.
 
     Raises
     ------
@@ -42,14 +46,7 @@ def decoder_embedder(
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 
-    if backbone != "tiny":
-        decoder = load_decoder(backbone, layers=layers)
-        body = DecoderTransformer(decoder.lm, decoder.tokenizer, max_seq_length=max_length)
-    elif tokenizer is None:
-        raise InputError("A tiny decoder from scratch has no tokenizer; pass one.")
-    else:
-        body = DecoderTransformer(
-            tiny_decoder(len(tokenizer), layers=layers or 2), tokenizer, max_seq_length=max_length
-        )
-    pooling = Pooling(body.get_embedding_dimension(), pooling_mode="mean")
-    return SentenceTransformer(modules=[body, pooling, Normalize()], device="cpu")
+    decoder = load_decoder(backbone, layers=layers, tokenizer=tokenizer)
+    body = DecoderTransformer(decoder.lm, decoder.tokenizer, attention=attention, max_seq_length=max_length)
+    pool = Pooling(body.get_embedding_dimension(), pooling_mode=pooling)
+    return SentenceTransformer(modules=[body, pool, Normalize()], device="cpu")

@@ -1,35 +1,40 @@
 """Fine-tuning on sentence-transformers' trainer: resumed after any interruption, stopped before harm is kept.
 
-What is ours is around the trainer: batches fixed beforehand, so that a resumed run sees exactly the rows it would have
-seen; parts of like length instead of padding; gradient caching for large batches; a loss that is not a number stops the
-run and names step and rows.
+What is ours is around the trainer: a `Feed` that tells the batch of every step, so that a resumed run sees exactly the
+rows it would have seen; parts of like length instead of padding; gradient caching for large batches; a loss that is not
+a number stops the run and names step and rows.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import random
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from isometry.errors import InputError, IsometryError
 from isometry.files import make_folder, write_whole
-from isometry.training.collate import keep_texts
+from isometry.modules.quiet import quiet
+from isometry.training.checkpoints import same_run
+from isometry.training.feeds import Feed, RowFeed
 from isometry.training.length_aware import LengthAware
-from isometry.training.rows import Rows, batches
+from isometry.training.rows import Rows
+from isometry.types.progress import Progress
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 Judge = Callable[["SentenceTransformer"], float]
-Progress = Callable[[int, int | None], None]
 
 
 class TrainingDiverged(IsometryError):
@@ -46,6 +51,8 @@ class Settings:
         Updates, and rows per update.
     lr, warmup
         Highest learning rate of AdamW, reached after this share of the steps; linear decay to 0.
+    weight_decay
+        Of matrices; biases and norms are left out.
     max_tokens
         Longest text in training; None: the model's own window.
     cache_above
@@ -62,6 +69,7 @@ class Settings:
     batch_size: int = 32
     lr: float = 2e-5
     warmup: float = 0.1
+    weight_decay: float = 0.0
     seed: int = 0
     max_tokens: int | None = None
     cache_above: int | None = 16_384
@@ -118,19 +126,46 @@ def fine_tune(
     TrainingDiverged
         If the loss is not finite; the last checkpoint stays.
     """
-    from isometry.training.trainer import trainer_for
+    feed = RowFeed(rows, settings.steps, settings.batch_size, same_class=same_class, seed=settings.seed)
+    return train_encoder(model, feed, loss, settings, folder=folder, judge=judge, progress=progress, resume=resume)
 
-    make_folder(folder)
-    last = _last_checkpoint(folder, settings, rows, loss) if resume else None
+
+def train_encoder(
+    model: SentenceTransformer, feed: Feed, loss: nn.Module, settings: Settings, *, folder: Path | None = None,
+    judge: Judge | None = None, progress: Progress | None = None, resume: bool = True,
+) -> History:  # fmt: skip
+    """Train a model in place on any `Feed`: what `fine_tune`, stages and distillation come down to.
+
+    Parameters
+    ----------
+    model, loss, settings, judge, progress, resume
+        As in `fine_tune`; the number of steps is the feed's.
+    feed
+        The batch of every step.
+    folder
+        As in `fine_tune`; None keeps nothing on the way.
+    """
+    if folder is None:
+        if judge is not None:
+            raise InputError("A judge needs a folder that keeps the states it judged; give one.")
+        with TemporaryDirectory() as empty:
+            return _run(model, feed, loss, settings, folder=Path(empty), keep=False, progress=progress)
+    last = _last_checkpoint(folder, settings, feed, loss) if resume else None
     if last is None:
         clear_checkpoints(folder)
-        make_folder(folder)
-        write_whole(folder / "run.json", json.dumps(_signature(settings, rows, loss), indent=1).encode())
-    order = batches(rows, settings.steps, settings.batch_size, same_class=same_class, seed=settings.seed)
-    with _prepared(model, loss, settings):
-        trainer = trainer_for(model, rows, loss, settings, order, folder=folder, judge=judge, progress=progress)
-        with quiet():
-            trainer.train(resume_from_checkpoint=None if last is None else str(last))
+        write_whole(make_folder(folder) / "run.json", json.dumps(_signature(settings, feed, loss), indent=1).encode())
+    return _run(model, feed, loss, settings, folder=folder, last=last, judge=judge, progress=progress)
+
+
+def _run(
+    model: SentenceTransformer, feed: Feed, loss: nn.Module, settings: Settings, *, folder: Path, keep: bool = True,
+    last: Path | None = None, judge: Judge | None = None, progress: Progress | None = None,
+) -> History:  # fmt: skip
+    from isometry.training.trainer import trainer_for
+
+    with _own_random_numbers(), _prepared(model, loss, settings), quiet():
+        trainer = trainer_for(model, feed, loss, settings, folder=folder, keep=keep, judge=judge, progress=progress)
+        trainer.train(resume_from_checkpoint=None if last is None else str(last))
     model.eval()
     return trainer.history(0 if last is None else int(last.name.rpartition("-")[2]))
 
@@ -143,24 +178,16 @@ def clear_checkpoints(folder: Path) -> None:
         folder.rmdir()
 
 
-def _signature(settings: Settings, rows: Rows, loss: nn.Module) -> dict[str, Any]:
-    from hashlib import blake2b
-
-    text = "\n".join("\t".join(texts) for texts in zip(*rows.columns, strict=True))
-    digest = blake2b(f"{text}{list(rows.labels or ())}".encode(), digest_size=12).hexdigest()
-    return {**asdict(settings), "rows": len(rows), "kind": rows.kind, "texts": digest, "loss": type(loss).__name__}
+def _signature(settings: Settings, feed: Feed, loss: nn.Module) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(json.dumps({**asdict(settings), **feed.about(), "loss": type(loss).__name__}))
+    return found
 
 
-def _last_checkpoint(folder: Path, settings: Settings, rows: Rows, loss: nn.Module) -> Path | None:
+def _last_checkpoint(folder: Path, settings: Settings, feed: Feed, loss: nn.Module) -> Path | None:
     """Return the newest checkpoint that was written to its end; the trainer's own state is written last."""
     if not (folder / "run.json").is_file():
         return None
-    wanted, found = _signature(settings, rows, loss), json.loads((folder / "run.json").read_text())
-    if differ := sorted(key for key in wanted if wanted[key] != found.get(key)):
-        raise InputError(
-            f"{folder} holds an unfinished run with other {', '.join(differ)}; choose another folder, repeat the "
-            "earlier command to go on with it, or start over with --fresh."
-        )
+    same_run(folder, _signature(settings, feed, loss), json.loads((folder / "run.json").read_text()))
     steps = sorted((int(path.name.rpartition("-")[2]), path) for path in folder.glob("checkpoint-*") if path.is_dir())
     for _, path in reversed(steps):
         try:
@@ -193,46 +220,32 @@ def _prepared(model: SentenceTransformer, loss: nn.Module, settings: Settings) -
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Silence the bars and reports of the libraries below."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+def _own_random_numbers() -> Iterator[None]:
+    """Put the generators that the trainer seeds back as they were."""
+    plain, arrays = random.getstate(), np.random.get_state()  # noqa: NPY002 (the trainer seeds this one)
     try:
-        yield
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            yield
     finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
+        random.setstate(plain)
+        np.random.set_state(arrays)  # noqa: NPY002
 
 
 def seconds_per_step(model: SentenceTransformer, rows: Rows, loss: nn.Module, settings: Settings) -> float:
     """Measure one step, by running a few without changing the model; in seconds of wall-clock time."""
     import time
 
-    chosen = batches(rows, 3, settings.batch_size, seed=settings.seed + 1)
+    feed = RowFeed(rows, 3, settings.batch_size, seed=settings.seed + 1)
     spent = []
     with _prepared(model, loss, settings), torch.random.fork_rng():
         model.train()
-        for batch in chosen:
+        for step in range(len(feed)):
             started = time.perf_counter()
-            features = [keep_texts(model.preprocess)([column[row] for row in batch]) for column in rows.columns]
-            labels = None if rows.labels is None else label_tensor(rows, batch)
-            value: Tensor = loss([{k: _to(v, model.device) for k, v in f.items()} for f in features], labels)
+            batch = feed[step]
+            labels = None if batch.labels is None else batch.labels.to(model.device)
+            value: Tensor = loss(batch.features(model), labels)
             value.backward()  # type: ignore[no-untyped-call]
             model.zero_grad(set_to_none=True)
             spent.append(time.perf_counter() - started)
         model.eval()
     return 1.1 * min(spent[1:] or spent)  # a tenth for the optimizer
-
-
-def label_tensor(rows: Rows, batch: list[int]) -> Tensor:
-    """Return the labels of some rows: int64 classes, or float32 similarities."""
-    values = torch.tensor([(rows.labels or ())[row] for row in batch])
-    return values.long() if rows.kind == "labelled" else values.float()
-
-
-def _to(value: Any, device: torch.device) -> Any:
-    return value.to(device) if isinstance(value, Tensor) else value

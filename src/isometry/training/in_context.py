@@ -6,7 +6,7 @@ the last token's, and documents are embedded without any.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +20,7 @@ from isometry.modules.pooling.plain import last_pool
 from isometry.objectives.info_nce import info_nce
 from isometry.training.loop import train
 from isometry.types import IntArray
+from isometry.types.progress import Progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -50,7 +51,7 @@ def train_in_context(
     lr: float = 3e-3,
     temperature: float = 0.05,
     seed: int = 0,
-    progress: Callable[[int, int | None], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[float]:
     """Train a causal model in place; each query gets ``0 .. most`` examples. Return the loss of every step."""
     rng = np.random.default_rng(seed)

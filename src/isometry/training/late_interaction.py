@@ -32,8 +32,8 @@ from isometry.modules.token_reduction import Identity, Reducer, padded, reducers
 from isometry.objectives.maxsim import MaxSimInfoNCE
 from isometry.training.loop import train
 from isometry.types import Embeddings, Role
+from isometry.types.progress import Progress
 
-Progress = Callable[[int, int | None], None]
 Source = Callable[[Role, Sequence[str]], tuple[Tensor, Tensor]]
 
 

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
 import torch
-from torch import Tensor
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from isometry.errors import DimensionMismatch, InputError
 from isometry.objectives.info_nce import info_nce
 from isometry.objectives.ranking import ranknet
+from isometry.training.cross_encoder import Schedule, batches_of
+from isometry.training.loop import train
+from isometry.types.progress import Progress
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 
 def slate_scores(enhanced: Tensor, docs: Tensor) -> Tensor:
@@ -66,3 +76,58 @@ def e2rank_loss(
     targets = torch.arange(b, device=ranks.device) * k + best
     drop = (~there).reshape(1, b * k).expand(b, -1)
     return loss + info_nce(plain, docs.reshape(b * k, -1), temperature=temperature, targets=targets, drop=drop)
+
+
+def train_listwise_embedder(
+    model: SentenceTransformer,
+    queries: Sequence[str],
+    slates: Sequence[Sequence[str]],
+    ranks: Sequence[ArrayLike],
+    schedule: Schedule,
+    *,
+    write: Callable[[str, Sequence[str]], str],
+    ask: Callable[[str], str] = str,
+    progress: Progress | None = None,
+) -> list[float]:
+    """Train an embedding model in place to rank candidates too (E2Rank, stage II); return the loss of every step.
+
+    Parameters
+    ----------
+    queries, slates, ranks
+        A query, its candidates, and the teacher's rank of each, 1 for the best. Slates may differ in length: shorter
+        ones are padded and masked, never filled with copies.
+    schedule
+        ``batch_size`` counts queries.
+    write
+        Makes the prompt of a query and its candidates: `isometry.ranking.ListwisePrompt.text`, or its ``fit`` where
+        they are long, for a prompt cut on its right would lose the query.
+    ask
+        Makes the text of a query alone, such as its instruction and the query.
+
+    Raises
+    ------
+    InputError
+        If rows do not fit together, or a slate has fewer than two candidates.
+    """
+    if not len(queries) == len(slates) == len(ranks):
+        raise InputError(f"Rows differ: {len(queries)} queries, {len(slates)} slates, {len(ranks)} rankings.")
+    given = [torch.as_tensor(row, dtype=torch.long) for row in ranks]
+    for row, (slate, rank) in enumerate(zip(slates, given, strict=True)):
+        if len(slate) < 2 or rank.shape != (len(slate),):
+            raise InputError(f"Slate {row} needs two candidates and a rank each, got {len(slate)}, {list(rank.shape)}.")
+
+    def embed(texts: Sequence[str]) -> Tensor:
+        features = {k: v.to(model.device) for k, v in model.preprocess(list(texts)).items() if isinstance(v, Tensor)}
+        vectors: Tensor = model(features)["sentence_embedding"]
+        return vectors
+
+    def step(module: nn.Module, rows: list[int]) -> Tensor:
+        flat = embed([text for r in rows for text in slates[r]])
+        parts = flat.split([len(slates[r]) for r in rows])  # type: ignore[no-untyped-call]
+        docs = nn.utils.rnn.pad_sequence(list(parts), batch_first=True)
+        rank = nn.utils.rnn.pad_sequence([given[r] for r in rows], batch_first=True).to(docs.device)
+        enhanced = embed([write(queries[r], slates[r]) for r in rows])
+        return e2rank_loss(embed([ask(queries[r]) for r in rows]), enhanced, docs, rank, keep=rank > 0)
+
+    batches = batches_of(len(queries), schedule.batch_size, schedule.seed)
+    return train(model, batches, step, **schedule.options(), progress=progress)

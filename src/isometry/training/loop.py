@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from isometry.errors import EmptyInput, InputError
 from isometry.training.checkpoints import Checkpoints
+from isometry.types.progress import Progress
 
 Batch = TypeVar("Batch")
 
@@ -39,8 +40,11 @@ def train(
     steps: int,
     lr: float = 1e-3,
     warmup: float = 0.1,
+    weight_decay: float = 0.0,
+    eps: float = 1e-8,
+    clip: float | None = None,
     seed: int = 0,
-    progress: Callable[[int, int | None], None] | None = None,
+    progress: Progress | None = None,
     keep: Checkpoints | None = None,
 ) -> list[float]:
     """Train a module in place with AdamW, linear warm-up and linear decay to 0; return the loss of every step.
@@ -57,6 +61,10 @@ def train(
         Number of updates.
     lr, warmup
         Highest learning rate, reached after the share ``warmup`` of the steps.
+    weight_decay, eps
+        Of AdamW; the first of matrices alone, biases and norms are left out.
+    clip
+        Longest gradient; longer ones are shortened.
     seed
         For what is random inside the module, such as dropout.
     progress
@@ -77,7 +85,9 @@ def train(
             "Training needs a module with parameters to train, steps >= 1 and 0 <= warmup < 1; "
             f"got {len(parameters)} parameters, steps={steps}, warmup={warmup}."
         )
-    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0)
+    matrices, others = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=lr, eps=eps)
     rise = max(1, round(warmup * steps))
     was_training, history = module.training, list[float]()
     module.train()
@@ -95,7 +105,11 @@ def train(
                     )
                 optimizer.zero_grad(set_to_none=True)
                 value.backward()  # type: ignore[no-untyped-call]
-                optimizer.param_groups[0]["lr"] = lr * min((step + 1) / rise, (steps - step) / max(1, steps - rise))
+                if clip is not None:
+                    nn.utils.clip_grad_norm_(parameters, clip)
+                rate = lr * min((step + 1) / rise, (steps - step) / max(1, steps - rise))
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
                 optimizer.step()
                 if progress is not None:
                     progress(step + 1, steps)

@@ -2,84 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from isometry.encoders.backbones import tiny_encoder
-from isometry.errors import InputError
+from isometry.modules.mlm import PredictionHead, masked_batch, masked_loss
 from isometry.training.length_batches import LengthBatches
 from isometry.training.loop import seeded, train
 from isometry.training.wordpiece import train_wordpiece
+from isometry.types.progress import Progress
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-IGNORED = -100
-
 
 def sentence_model(body: Any, tokenizer: Any, *, pooling: str = "mean", max_tokens: int = 128) -> SentenceTransformer:
-    """Join a transformers body and its tokenizer to a ``SentenceTransformer`` with ``"mean"`` or ``"cls"`` pooling."""
+    """Join a transformers body and its tokenizer to a ``SentenceTransformer`` with ``"mean"`` or ``"cls"`` pooling.
+
+    A body without BERT's pooling layer gets none: its weights would be random ones.
+    """
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.modules import Transformer
     from sentence_transformers.sentence_transformer.modules import Pooling
 
-    from isometry.training.fine_tuning import quiet
+    from isometry.modules.quiet import quiet
 
     with TemporaryDirectory() as folder, quiet():
         body.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         first = Transformer(folder, max_seq_length=max_tokens)
+        if getattr(body, "pooler", None) is None and hasattr(first.auto_model, "pooler"):
+            first.auto_model.pooler = None
         head = Pooling(first.get_embedding_dimension(), pooling)
         return SentenceTransformer(modules=[first, head], device="cpu").eval()
 
 
-class MaskedLanguageModel(nn.Module):
-    """A body with the BERT prediction head (Devlin et al. 2019): dense, GELU, norm, logits by the token embeddings."""
+class RawEncoder(NamedTuple):
+    """A language model never tuned for sentences: transformer with pooling, prediction head, losses of its training."""
 
-    def __init__(self, body: Any, *, seed: int = 0) -> None:
-        super().__init__()
-        self.body = body
-        width = body.config.hidden_size
-        table = body.get_input_embeddings().weight
-        with seeded(seed):
-            self.head = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width))
-        self.bias = nn.Parameter(table.new_zeros(len(table)))
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, targets: Tensor) -> Tensor:
-        """Return the mean cross-entropy of the targets int64 ``[b, t]`` that are not -100."""
-        states: Tensor = self.body(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        asked = targets != IGNORED
-        logits = self.head(states[asked]) @ self.body.get_input_embeddings().weight.T + self.bias
-        return nn.functional.cross_entropy(logits, targets[asked])
+    model: SentenceTransformer
+    head: PredictionHead
+    losses: list[float]
 
 
-def mask_tokens(
-    ids: Tensor, maskable: Tensor, *, mask_id: int, vocab_size: int, share: float = 0.15
-) -> tuple[Tensor, Tensor]:
-    """Choose tokens to predict; 80% of them become ``[MASK]``, 10% random, 10% stay (BERT). Draws from torch.
+def prediction_head(name: str) -> PredictionHead:
+    """Load the prediction head of a pretrained masked language model: a folder or hub name of transformers."""
+    from transformers import AutoModelForMaskedLM
 
-    Parameters
-    ----------
-    ids, maskable
-        int64 and bool ``[b, t]``: tokens, and which may be chosen. At least one is, if there is any.
+    from isometry.modules.quiet import quiet
 
-    Returns
-    -------
-    tuple
-        Altered ids, and targets with -100 where nothing is asked, both int64 ``[b, t]``.
-    """
-    if not 0 < share <= 1 or not maskable.any():
-        raise InputError(f"Masking needs a share in (0, 1] and at least one token that may be masked, got {share}.")
-    chance = torch.rand(ids.shape).masked_fill(~maskable, 2.0)
-    chosen = chance < max(share, float(chance.min()) + 1e-7)
-    fate = torch.rand(ids.shape)
-    altered = torch.where(chosen & (fate < 0.8), mask_id, ids)
-    drawn = torch.randint(vocab_size, ids.shape)
-    return torch.where(chosen & (fate >= 0.9), drawn, altered), torch.where(chosen, ids, IGNORED)
+    with quiet():
+        return PredictionHead(AutoModelForMaskedLM.from_pretrained(name)).eval()
 
 
 def masked_language_modelling(
@@ -91,28 +68,31 @@ def masked_language_modelling(
     share: float = 0.15,
     lr: float = 1e-3,
     seed: int = 0,
-    progress: Callable[[int, int | None], None] | None = None,
-) -> list[float]:
-    """Train the transformer of a sentence model in place to predict masked tokens; return the loss of every step.
+    progress: Progress | None = None,
+) -> RawEncoder:
+    """Train the transformer of a sentence model in place to predict masked words (BERT, Devlin et al. 2019).
 
-    The prediction head is left out of the model. Texts of like length share a batch.
+    Words are masked whole. The prediction head, whose scores use the token embeddings, is no part of the model and is
+    returned beside it. Texts of like length share a batch; they are cut to the model's window.
     """
-    tokenizer, body = model.tokenizer, model[0].auto_model
-    mlm = MaskedLanguageModel(body, seed=seed)
+    from transformers import AutoModelForMaskedLM
+
+    body: Any = model[0].auto_model
+    with seeded(seed):
+        mlm: Any = AutoModelForMaskedLM.from_config(body.config)
+    setattr(mlm, mlm.base_model_prefix, body)
+    mlm.tie_weights()
+    head, generator = PredictionHead(mlm), torch.Generator().manual_seed(seed)
     batches = LengthBatches([len(text) for text in texts], batch_size, seed=seed)
 
-    def loss(module: nn.Module, rows: Sequence[int]) -> Tensor:
-        batch = model.preprocess([texts[row] for row in rows])
-        ids, attention = batch["input_ids"], batch["attention_mask"]
-        specials = torch.isin(ids, torch.tensor(tokenizer.all_special_ids))
-        altered, targets = mask_tokens(ids, attention.bool() & ~specials, mask_id=tokenizer.mask_token_id,
-                                       vocab_size=len(tokenizer), share=share)  # fmt: skip
-        value: Tensor = module(altered, attention, targets)
-        return value
+    def loss(_: nn.Module, rows: Sequence[int]) -> Tensor:
+        batch = masked_batch(model.tokenizer, [texts[row] for row in rows], share, model.max_seq_length, generator)
+        states = body(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
+        return masked_loss(states, batch["labels"], head)
 
-    history = train(mlm, batches, loss, steps=steps, lr=lr, seed=seed, progress=progress)
+    losses = train(mlm, batches, loss, steps=steps, lr=lr, seed=seed, progress=progress)
     body.eval()
-    return history
+    return RawEncoder(model, head.eval(), losses)
 
 
 def raw_encoder(
@@ -125,11 +105,10 @@ def raw_encoder(
     pooling: str = "mean",
     max_tokens: int = 32,
     seed: int = 0,
-    progress: Callable[[int, int | None], None] | None = None,
-) -> SentenceTransformer:
+    progress: Progress | None = None,
+) -> RawEncoder:
     """Train a small BERT from scratch by masked language modelling: a language model never tuned for sentences."""
     tokenizer = train_wordpiece(texts, vocab)
     body = tiny_encoder(len(tokenizer), dim=dim, layers=layers, heads=max(1, dim // 32), seed=seed)
     model = sentence_model(body, tokenizer, pooling=pooling, max_tokens=max_tokens)
-    masked_language_modelling(model, texts, steps=steps, batch_size=32, seed=seed, progress=progress)
-    return model
+    return masked_language_modelling(model, texts, steps=steps, seed=seed, progress=progress)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from isometry.errors import DimensionMismatch, InputError
 from isometry.modules.comparison_head import PairStudent
-from isometry.training.cross_encoder import Pointwise, Schedule, batches_of, pointwise_loss
+from isometry.training.best_weights import BestWeights
+from isometry.training.cross_encoder import Pointwise, Schedule, pointwise_loss
+from isometry.training.length_batches import LengthBatches
 from isometry.training.loop import train
 from isometry.types import FloatArray
 
@@ -95,6 +97,70 @@ def pair_distillation_loss(
     return loss
 
 
+def unit_logits(logits: FloatArray, known: int) -> FloatArray:
+    """Divide logits ``[n, C]`` by the standard deviation of their first ``known`` rows, column by column.
+
+    Teachers and tasks differ in scale, and squared error would be ruled by the pairs a teacher is surest of. Zero,
+    where yes and no are equally likely, stays zero.
+
+    >>> unit_logits(np.array([[-3.0], [3.0], [6.0]], np.float32), known=2)[:, 0].tolist()
+    [-1.0, 1.0, 2.0]
+    """
+    deviation = np.asarray(logits, np.float32)[:known].std(0)
+    if not np.isfinite(deviation).all() or not (deviation > 0).all():
+        raise InputError(f"Logits whose deviation is {deviation.tolist()} cannot be brought to one scale.")
+    scaled: FloatArray = np.asarray(logits, np.float32) / deviation
+    return scaled
+
+
+class MeanTeacher:
+    """Several teachers as one: the mean of their logits, each pair scored once by each."""
+
+    def __init__(self, teachers: Sequence[PairScorer]) -> None:
+        self.teachers = [TeacherLogits(teacher) for teacher in teachers]
+
+    def logits(self, pairs: Sequence[Pair]) -> FloatArray:
+        """Logits float32 ``[n, labels]``."""
+        mean: FloatArray = np.mean([teacher(pairs) for teacher in self.teachers], 0, dtype=np.float32)
+        return mean
+
+
+def cross_fitted(
+    pairs: Sequence[Pair], teach: Callable[[list[int]], PairScorer], *, folds: int = 2, seed: int = 0
+) -> tuple[FloatArray, list[PairScorer]]:
+    """Logits of every pair by a teacher that was not trained on it, and the teachers (cross-fitting).
+
+    What a teacher says of pairs it knows by heart are their labels once more.
+
+    Parameters
+    ----------
+    teach
+        Trains a teacher on the pairs at these places.
+    folds
+        How many teachers share the pairs; 1: one teacher learns all of them and scores what it has seen.
+
+    Returns
+    -------
+    tuple
+        Logits ``[n, C]`` in the order of ``pairs``, and one teacher per fold.
+
+    Raises
+    ------
+    InputError
+        If there are fewer pairs than folds.
+    """
+    if not 1 <= folds <= len(pairs):
+        raise InputError(f"{len(pairs)} pairs cannot be shared by {folds} folds.")
+    fold = np.random.default_rng(seed).permutation(len(pairs)) % folds
+    teachers, found = [], dict[int, FloatArray]()
+    for one in range(folds):
+        teacher = teach(np.flatnonzero(fold != one).tolist() if folds > 1 else list(range(len(pairs))))
+        held = np.flatnonzero(fold == one).tolist()
+        found.update(zip(held, teacher.logits([pairs[row] for row in held]), strict=True))
+        teachers.append(teacher)
+    return np.stack([found[row] for row in range(len(pairs))]), teachers
+
+
 def train_pair_student(
     student: PairStudent,
     pairs: Sequence[Pair],
@@ -104,9 +170,11 @@ def train_pair_student(
     *,
     alpha: float = 0.5,
     task: Pointwise | str = "bce",
-    freeze_encoder: bool = False,
+    best: BestWeights | None = None,
 ) -> list[float]:
     """Train a pair student in place on labels and a teacher's logits; return the loss of every step.
+
+    Weights that should stay as they are must not require a gradient, e.g. the encoder's for a head alone.
 
     Parameters
     ----------
@@ -115,11 +183,11 @@ def train_pair_student(
     targets
         ``[n]``, see `pair_distillation_loss`.
     teacher
-        Logits ``[n, C]``, e.g. of `TeacherLogits`. Their scale decides how much confident pairs count.
+        Logits ``[n, C]``, e.g. of `TeacherLogits`. Their scale decides how much confident pairs count; `unit_logits`.
     alpha, task
         As in `pair_distillation_loss`.
-    freeze_encoder
-        Train the head alone; every text is then encoded once.
+    best
+        Judges the student on its way; it ends with the weights of its best judgement.
 
     Raises
     ------
@@ -132,36 +200,14 @@ def train_pair_student(
         raise DimensionMismatch(
             f"{len(pairs)} pairs need as many targets and logits, got {len(wanted)}, {len(taught)}."
         )
-    left, right = [a for a, _ in pairs], [b for _, b in pairs]
-    logits = _frozen(student, left, right) if freeze_encoder else _whole(student, left, right)
 
     def step(module: nn.Module, rows: list[int]) -> Tensor:
-        device = next(module.parameters()).device
-        target, aim = wanted[rows].to(device), taught[rows].to(device)
-        return pair_distillation_loss(logits(rows), target, aim, alpha=alpha, task=task)
+        logits = student([pairs[r][0] for r in rows], [pairs[r][1] for r in rows])
+        target, aim = wanted[rows].to(logits.device), taught[rows].to(logits.device)
+        return pair_distillation_loss(logits, target, aim, alpha=alpha, task=task)
 
-    batches = batches_of(len(pairs), schedule.batch_size, schedule.seed)
-    trained: nn.Module = student.head if freeze_encoder else student
-    options: dict[str, Any] = {"steps": schedule.steps, "lr": schedule.lr, "warmup": schedule.warmup}
-    return train(trained, batches, step, seed=schedule.seed, **options)
-
-
-def _whole(student: PairStudent, left: list[str], right: list[str]) -> Callable[[list[int]], Tensor]:
-    def logits(rows: list[int]) -> Tensor:
-        found: Tensor = student([left[r] for r in rows], [right[r] for r in rows])
-        return found
-
-    return logits
-
-
-def _frozen(student: PairStudent, left: list[str], right: list[str]) -> Callable[[list[int]], Tensor]:
-    texts = sorted({*left, *right}, key=lambda text: (len(text), text))
-    place = {text: row for row, text in enumerate(texts)}
-    vectors = student.encode(texts)
-    u, v = ([place[text] for text in side] for side in (left, right))
-
-    def logits(rows: list[int]) -> Tensor:
-        found: Tensor = student.head(vectors[[u[r] for r in rows]], vectors[[v[r] for r in rows]])
-        return found
-
-    return logits
+    batches = LengthBatches([len(a) + len(b) for a, b in pairs], schedule.batch_size, seed=schedule.seed)
+    history = train(student, batches, step, **schedule.options(), progress=best)
+    if best is not None:
+        best.restore()
+    return history

@@ -7,7 +7,7 @@ its batch. Passages are read bare, so their vectors do not depend on examples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +24,7 @@ from isometry.objectives.info_nce import InfoNCE
 from isometry.training.adapters import add_lora, merge_lora
 from isometry.training.loop import train
 from isometry.types import FloatArray
+from isometry.types.progress import Progress
 
 if TYPE_CHECKING:
     from isometry.encoders.backbones import Decoder
@@ -35,7 +36,7 @@ class PromptedEmbedder:
     Parameters
     ----------
     decoder
-        Body and tokenizer; its end-of-sequence token closes every text.
+        Body and tokenizer; its end-of-sequence token, or else its separator, closes every text.
     task
         The instruction.
     max_tokens
@@ -43,8 +44,10 @@ class PromptedEmbedder:
     """
 
     def __init__(self, decoder: Decoder, task: str, *, max_tokens: int = 512) -> None:
-        if decoder.tokenizer.eos_token_id is None:
-            raise InputError("The tokenizer has no end-of-sequence token, whose state is the embedding.")
+        ends = [decoder.tokenizer.eos_token_id, decoder.tokenizer.sep_token_id]
+        self._end = next((token for token in ends if token is not None), None)
+        if self._end is None:
+            raise InputError("The tokenizer has neither an end-of-sequence nor a separator token to end texts with.")
         self.decoder, self.task, self.max_tokens = decoder, task, max_tokens
 
     def spans(self, text: str) -> list[tuple[int, int]]:
@@ -62,7 +65,7 @@ class PromptedEmbedder:
         if not len(texts):
             raise EmptyInput("There is no text to embed.")
         tokenizer = self.decoder.tokenizer
-        closing = int(tokenizer.eos_token_id)
+        closing = self._end
         rows = [
             tokenizer(t, add_special_tokens=False, verbose=False)["input_ids"][: self.max_tokens - 1] for t in texts
         ]
@@ -94,7 +97,7 @@ def train_prompted(
     temperature: float = 0.02,
     rank: int = 64,
     seed: int = 0,
-    progress: Callable[[int, int | None], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[float]:
     """Train an embedder in place by low-rank adapters, merged at the end; return the loss of every step.
 

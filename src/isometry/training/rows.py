@@ -11,8 +11,8 @@ import numpy as np
 
 from isometry.errors import InputError
 from isometry.negatives import DistinctBatches
-from isometry.negatives.masks import text_key
 from isometry.training.tuning import ROW_KINDS, RowKind
+from isometry.types import normal_text
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
@@ -89,7 +89,7 @@ def distinct(rows: Rows) -> Rows:
     seen: set[tuple[object, ...]] = set()
     kept, dropped = [], dict(rows.dropped)
     for number, texts in enumerate(zip(*rows.columns, strict=True)):
-        key = tuple(text_key(text) for text in texts)
+        key = tuple(normal_text(text) for text in texts)
         reason = "repeated" if key in seen else "both sides equal" if key[0] == key[1] and rows.kind != "sts" else ""
         seen.add(key)
         if reason:
@@ -116,7 +116,7 @@ def labelled_rows(texts: Sequence[str], labels: Sequence[str], *, seed: int = 0)
     for row, (text, label) in enumerate(zip(texts, labels, strict=True)):
         if text.strip():
             members[label].append(row)
-    usable = {label: rows for label, rows in members.items() if len({text_key(texts[r]) for r in rows}) > 1}
+    usable = {label: rows for label, rows in members.items() if len({normal_text(texts[r]) for r in rows}) > 1}
     if len(usable) < 2:
         raise InputError(
             f"Tuning on classes needs at least two with two different texts each; found {len(usable)} of "
@@ -126,7 +126,7 @@ def labelled_rows(texts: Sequence[str], labels: Sequence[str], *, seed: int = 0)
     left, right, numbers = list[str](), list[str](), list[float]()
     for number, label in enumerate(sorted(usable)):
         for row in usable[label]:
-            others = [r for r in usable[label] if text_key(texts[r]) != text_key(texts[row])]
+            others = [r for r in usable[label] if normal_text(texts[r]) != normal_text(texts[row])]
             if others:
                 left.append(texts[row])
                 right.append(texts[others[int(rng.integers(len(others)))]])
@@ -165,7 +165,7 @@ def batches(rows: Rows, steps: int, batch_size: int, *, same_class: bool = False
     elif rows.kind == "labelled" and not same_class and len(set(rows.labels or ())) >= 2 * size:
         keys = [{label} for label in rows.labels or ()]
     else:
-        keys = [{text_key(text) for text in texts} for texts in zip(*rows.columns, strict=True)]
+        keys = [{normal_text(text) for text in texts} for texts in zip(*rows.columns, strict=True)]
     sampler = DistinctBatches(keys, size, seed=seed)
     made: list[list[int]] = []
     for epoch in range(steps):

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from isometry.modules import layer_embeddings
-from isometry.training.collate import keep_texts
-from isometry.training.fine_tuning import Settings, label_tensor
+from isometry.training.feeds import Batch, RowFeed
+from isometry.training.fine_tuning import Settings
 from isometry.training.length_aware import feature_rows, length_parts
 from isometry.training.loop import train
-from isometry.training.rows import Rows, batches
+from isometry.training.rows import Rows
+from isometry.types.progress import Progress
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -39,7 +40,7 @@ def tune_in_memory(
     loss: nn.Module,
     settings: Settings,
     *,
-    progress: Callable[[int, int | None], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[float]:
     """Tune a model in place by a loss over features, in the plain loop; return the loss of every step.
 
@@ -57,17 +58,16 @@ def tune_in_memory(
         model.max_seq_length = min(settings.max_tokens, window or settings.max_tokens)
     loss.train()
 
-    def step(_: nn.Module, batch: list[int]) -> Tensor:
-        features = [keep_texts(model.preprocess)([column[row] for row in batch]) for column in rows.columns]
-        moved = [{k: v.to(model.device) if isinstance(v, Tensor) else v for k, v in f.items()} for f in features]
-        labels = None if rows.labels is None else label_tensor(rows, batch).to(model.device)
-        value: Tensor = loss(moved, labels)
+    feed = RowFeed(rows, settings.steps, settings.batch_size, seed=settings.seed)
+
+    def step(_: nn.Module, batch: Batch) -> Tensor:
+        labels = None if batch.labels is None else batch.labels.to(model.device)
+        value: Tensor = loss(batch.features(model), labels)
         return value
 
-    order = batches(rows, settings.steps, settings.batch_size, seed=settings.seed)
     try:
-        return train(model, order, step, steps=settings.steps, lr=settings.lr, warmup=settings.warmup,
-                     seed=settings.seed, progress=progress)  # fmt: skip
+        return train(model, (feed[i] for i in range(len(feed))), step, steps=len(feed), lr=settings.lr,
+                     warmup=settings.warmup, seed=settings.seed, progress=progress)  # fmt: skip
     finally:
         model.max_seq_length = window
         model.eval()

@@ -1,20 +1,24 @@
-"""Training an embedder in stages, each with its own rows, loss and learning rate (e.g. NV-Embed, arXiv:2405.17428)."""
+"""Training an embedder in stages, each with its own rows, loss and learning rate (e.g. NV-Embed, arXiv:2405.17428).
+
+Every stage is a run of `isometry.training.train_encoder`, on sentence-transformers' trainer.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from isometry.data.converters import Row
 from isometry.errors import EmptyInput, InputError
 from isometry.negatives import SourceBatches
-from isometry.training.checkpoints import Checkpoints
-from isometry.training.loop import train
+from isometry.training.feeds import Batch, digest, passes
+from isometry.training.fine_tuning import Settings, train_encoder
+from isometry.types.progress import Progress
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -36,6 +40,8 @@ class TrainingStage:
         Negatives a row, drawn from its own; rows with fewer are repeated from the start of theirs.
     prompts
         By source, what stands before a query, such as an instruction; documents get none.
+    weight_decay, length_aware
+        See `isometry.training.fine_tuning.Settings`.
     """
 
     rows: Sequence[Row]
@@ -46,6 +52,8 @@ class TrainingStage:
     warmup: float = 0.1
     negatives: int = 0
     prompts: Mapping[str, str] = field(default_factory=dict)
+    weight_decay: float = 0.0
+    length_aware: bool = True
 
 
 def train_in_stages(
@@ -54,7 +62,7 @@ def train_in_stages(
     *,
     seed: int = 0,
     after: Callable[[int], None] | None = None,
-    progress: Callable[[int, int | None], None] | None = None,
+    progress: Progress | None = None,
     keep: Path | None = None,
 ) -> list[list[float]]:
     """Train a model in place, one stage after the other; return the losses of every step by stage.
@@ -84,63 +92,56 @@ def train_in_stages(
     histories = []
     for number, stage in enumerate(stages):
         _check(number, stage)
-        sources = [row.source for row in stage.rows]
-        batches = SourceBatches(sources, min(stage.batch_size, len(stage.rows)), seed=seed + number)
-        loss = stage.loss(model)
-
-        def step(
-            _: nn.Module, batch: tuple[int, int, list[int]], number: int = number, stage: TrainingStage = stage,
-            loss: nn.Module = loss,
-        ) -> Tensor:  # fmt: skip
-            epoch, place, chosen = batch
-            rng = np.random.default_rng((seed, number, epoch, place))  # of the batch alone, wherever a run goes on
-            value: Tensor = loss(features_of(model, stage, [stage.rows[i] for i in chosen], rng), None)
-            return value
-
-        about = {"stage": number, "rows": len(stage.rows), "steps": stage.steps, "lr": stage.lr, "seed": seed}
-        kept = None
-        if keep is not None:
-            kept = Checkpoints(keep / f"stage-{number}", every=max(1, stage.steps // 5), about=about)
-        histories.append(
-            train(model, _Numbered(batches), step, steps=stage.steps, lr=stage.lr, warmup=stage.warmup, seed=seed,
-                  progress=progress, keep=kept)
-        )  # fmt: skip
+        feed = StageFeed(stage, number, seed=seed)
+        settings = Settings(
+            stage.steps,
+            feed.batch_size,
+            stage.lr,
+            stage.warmup,
+            stage.weight_decay,
+            seed=seed,
+            length_aware=stage.length_aware,
+        )
+        folder = None if keep is None else keep / f"stage-{number}"
+        history = train_encoder(model, feed, stage.loss(model), settings, folder=folder, progress=progress)
+        histories.append([history.losses[step + 1] for step in range(len(feed))])
         if after is not None:
             after(number)
     return histories
 
 
-@dataclass
-class _Numbered:
-    """Batches with the number of their pass and their place in it."""
+class StageFeed:
+    """The batches of one stage: of one source each, a positive and negatives drawn anew every time a row comes up."""
 
-    batches: SourceBatches
-    epoch: int = 0
+    def __init__(self, stage: TrainingStage, number: int = 0, *, seed: int = 0) -> None:
+        self.stage, self.number, self.seed = stage, number, seed
+        self.batch_size = min(stage.batch_size, len(stage.rows))
+        sampler = SourceBatches([row.source for row in stage.rows], self.batch_size, seed=seed + number)
+        self.order = passes(sampler, stage.steps)
 
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-        self.batches.set_epoch(epoch)
+    def __len__(self) -> int:
+        return len(self.order)
 
-    def __iter__(self) -> Iterator[tuple[int, int, list[int]]]:
-        for place, rows in enumerate(self.batches):
-            yield self.epoch, place, rows
+    def __getitem__(self, step: int, /) -> Batch:
+        """Return the batch of a step."""
+        epoch, place, chosen = self.order[step]
+        stage, rows = self.stage, [self.stage.rows[i] for i in chosen]
+        rng = np.random.default_rng((self.seed, self.number, epoch, place))
+        columns = [[row.text for row in rows], [row.positives[rng.integers(len(row.positives))] for row in rows]]
+        drawn = [np.resize(rng.permutation(len(row.negatives)), stage.negatives) for row in rows if stage.negatives]
+        for k in range(stage.negatives):
+            columns.append([row.negatives[order[k]] for row, order in zip(rows, drawn, strict=True)])
+        prompts = [stage.prompts.get(rows[0].source), *[None] * (len(columns) - 1)]
+        return Batch(columns, prompts=prompts, rows=chosen)
 
-
-def features_of(
-    model: SentenceTransformer, stage: TrainingStage, rows: Sequence[Row], rng: np.random.Generator
-) -> list[dict[str, Any]]:
-    """Return the feature dict of each column: queries with their source's prompt, positives, negatives."""
-    columns = [[row.text for row in rows], [row.positives[rng.integers(len(row.positives))] for row in rows]]
-    drawn = [np.resize(rng.permutation(len(row.negatives)), stage.negatives) for row in rows] if stage.negatives else []
-    for k in range(stage.negatives):
-        columns.append([row.negatives[order[k]] for row, order in zip(rows, drawn, strict=True)])
-    out = []
-    for number, texts in enumerate(columns):
-        prompt = stage.prompts.get(rows[0].source) if number == 0 else None
-        features = model.preprocess(texts, prompt=prompt)
-        moved = {key: value.to(model.device) if isinstance(value, Tensor) else value for key, value in features.items()}
-        out.append(moved | {"text": texts})
-    return out
+    def about(self) -> dict[str, Any]:
+        """Return number and digest of the rows, and how they are drawn."""
+        rows = self.stage.rows
+        texts = digest([row.text, *row.positives, *row.negatives, row.source] for row in rows)
+        return {
+            "stage": self.number, "rows": len(rows), "texts": texts, "negatives": self.stage.negatives,
+            "prompts": dict(self.stage.prompts),
+        }  # fmt: skip
 
 
 def _check(number: int, stage: TrainingStage) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from isometry.errors import InputError
 from isometry.training.loop import seeded
 from isometry.types import FloatArray
+from isometry.types.progress import Progress
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -25,7 +26,7 @@ def layer_features(
     *,
     layer: int,
     batch_size: int = 64,
-    progress: Callable[[int, int | None], None] | None = None,
+    progress: Progress | None = None,
 ) -> FloatArray:
     """Return the mean of a frozen transformer's hidden states after ``layer`` of its layers, float32 ``[n, d]``.
 

@@ -1,28 +1,25 @@
-"""sentence-transformers' trainer with batches fixed beforehand, a judge, and a stop when the loss is no number."""
+"""sentence-transformers' trainer on a `Feed`, with a judge, and a stop when the loss is no number."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from safetensors.torch import load_model, save_model
+from safetensors.torch import load_file, load_model, save_file, save_model
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, TrainerCallback
 
 from isometry.errors import InputError
 from isometry.files import make_folder
-from isometry.training.collate import keep_texts
-from isometry.training.fine_tuning import History, Judge, Progress, Settings, TrainingDiverged
-from isometry.training.rows import Rows
+from isometry.training.feeds import Feed
+from isometry.training.fine_tuning import History, Judge, Settings, TrainingDiverged
+from isometry.types.progress import Progress
 
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-JUDGED, WEIGHTS = "eval_judge", "model.safetensors"
+JUDGED, WEIGHTS, LOSS_WEIGHTS = "eval_judge", "model.safetensors", "loss.safetensors"
 
 
 class FixedBatches:
@@ -42,6 +39,20 @@ class FixedBatches:
         return len(self.order)
 
 
+class Collator:
+    """From the number of a step to the features of its batch."""
+
+    valid_label_columns: tuple[str, ...] = ()
+
+    def __init__(self, feed: Feed, model: SentenceTransformer) -> None:
+        self.feed, self.model = feed, model
+
+    def __call__(self, chosen: list[dict[str, int]]) -> dict[str, Any]:
+        """Return the feature dicts by column, and the labels."""
+        batch = self.feed[chosen[0]["step"]]
+        return {"columns": batch.features(self.model), "label": batch.labels}
+
+
 class _Report(TrainerCallback):  # type: ignore[misc]
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
@@ -53,11 +64,15 @@ class _Report(TrainerCallback):  # type: ignore[misc]
 class Trainer(SentenceTransformerTrainer):  # type: ignore[misc]
     """The trainer of sentence-transformers; see `trainer_for`."""
 
-    order: list[list[int]]
+    feed: Feed
 
     def get_batch_sampler(self, *_: Any, **__: Any) -> Any:
-        """Return the batches fixed beforehand."""
-        return FixedBatches(self.order)
+        """Return one batch a step."""
+        return FixedBatches([[step] for step in range(len(self.feed))])
+
+    def collect_features(self, inputs: dict[str, Any]) -> tuple[list[dict[str, Any]], Tensor | None]:
+        """Return what `Collator` made."""
+        return inputs["columns"], inputs["label"]
 
     def add_model_card_callback(self, default_args_dict: Any) -> None:
         """Do nothing: the card is written by whoever knows what was measured."""
@@ -74,21 +89,37 @@ class Trainer(SentenceTransformerTrainer):  # type: ignore[misc]
         value: Tensor = found[0] if return_outputs else found
         if not torch.isfinite(value):
             step = self.state.global_step
-            rows = ", ".join(str(row + 1) for row in self.order[step][:8])
+            rows = ", ".join(str(row + 1) for row in self.feed[step].rows[:8])
+            kept = f" The last checkpoint is kept in {self.args.output_dir}." if self._keeps else ""
             raise TrainingDiverged(
                 f"The loss is {value.item()} at step {step + 1}, on rows {rows} ...: lower the learning rate "
-                f"({self.args.learning_rate:g}) or look at these rows. The last checkpoint is kept in "
-                f"{self.args.output_dir}."
+                f"({self.args.learning_rate:g}) or look at these rows.{kept}"
             )
         return found
+
+    @property
+    def _keeps(self) -> bool:
+        return str(self.args.save_strategy.value) != "no"
+
+    def _own_weights(self) -> dict[str, nn.Parameter]:
+        """What the loss learns besides the model, such as a temperature or a decoder."""
+        known = {id(p) for p in self.model.parameters()}
+        return {name: p for name, p in self.loss.named_parameters() if p.requires_grad and id(p) not in known}
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Write the weights alone: a run goes on with the modules it began with, adapters included."""
         folder = make_folder(output_dir or self.args.output_dir)
         save_model(self.model, str(folder / WEIGHTS))
+        if own := self._own_weights():
+            save_file({name: p.detach().cpu().contiguous() for name, p in own.items()}, folder / LOSS_WEIGHTS)
 
     def _load_from_checkpoint(self, checkpoint_path: str) -> None:
-        load_model(self.model, str(Path(checkpoint_path) / WEIGHTS))
+        folder = Path(checkpoint_path)
+        load_model(self.model, str(folder / WEIGHTS))
+        kept = load_file(folder / LOSS_WEIGHTS) if (folder / LOSS_WEIGHTS).is_file() else {}
+        with torch.no_grad():
+            for name, p in self._own_weights().items():
+                p.copy_(kept[name])
 
     def _load_best_model(self) -> None:
         if self.state.best_model_checkpoint:
@@ -107,50 +138,44 @@ class Trainer(SentenceTransformerTrainer):  # type: ignore[misc]
 
 
 def trainer_for(
-    model: SentenceTransformer, rows: Rows, loss: nn.Module, settings: Settings, order: list[list[int]], *,
-    folder: Path, judge: Judge | None, progress: Progress | None,
+    model: SentenceTransformer, feed: Feed, loss: nn.Module, settings: Settings, *, folder: Path, keep: bool = True,
+    judge: Judge | None = None, progress: Progress | None = None,
 ) -> Trainer:  # fmt: skip
-    """Return a trainer whose checkpoints are in ``folder``; with a judge it ends with the best state."""
-    from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
+    """Return a trainer whose checkpoints, if it keeps any, are in ``folder``; with a judge it ends with the best."""
+    from datasets import Dataset
 
-    every = max(1, math.ceil(settings.steps / settings.checkpoints))
-    judged: dict[str, Any] = {}
+    steps = len(feed)
+    every = max(1, math.ceil(steps / settings.checkpoints))
+    kept: dict[str, Any] = {"save_strategy": "no"}
+    if keep:
+        kept = {"save_strategy": "steps", "save_steps": every, "save_total_limit": 2, "save_only_model": False}
     if judge is not None:
-        judged = {
+        kept |= {
             "eval_strategy": "steps", "eval_steps": every, "load_best_model_at_end": True,
             "metric_for_best_model": JUDGED, "greater_is_better": True,
         }  # fmt: skip
     arguments = SentenceTransformerTrainingArguments(
-        output_dir=str(folder), max_steps=settings.steps, per_device_train_batch_size=settings.batch_size,
-        learning_rate=settings.lr, warmup_steps=math.ceil(settings.warmup * settings.steps), seed=settings.seed,
-        data_seed=settings.seed, save_strategy="steps", save_steps=every, save_total_limit=2, logging_steps=1,
-        report_to=[], disable_tqdm=True, dataloader_pin_memory=False, logging_nan_inf_filter=False,
-        save_only_model=False, optim="adamw_torch_fused", **judged,
+        output_dir=str(folder), max_steps=steps, per_device_train_batch_size=settings.batch_size,
+        learning_rate=settings.lr, weight_decay=settings.weight_decay,
+        warmup_steps=math.ceil(settings.warmup * steps), seed=settings.seed,
+        data_seed=settings.seed, logging_steps=1, report_to=[], disable_tqdm=True, dataloader_pin_memory=False,
+        logging_nan_inf_filter=False, optim="adamw_torch_fused", **kept,
     )  # fmt: skip
     callbacks: list[TrainerCallback] = []
     if judge is not None and settings.patience is not None:
         callbacks.append(EarlyStoppingCallback(early_stopping_patience=settings.patience))
     if progress is not None:
         callbacks.append(_Report(progress))
+    evaluator = None if judge is None else _evaluator(judge)
     trainer = Trainer(
-        model=model, args=arguments, train_dataset=_dataset(rows), loss=loss, callbacks=callbacks,
-        data_collator=SentenceTransformerDataCollator(preprocess_fn=keep_texts(model.preprocess)),
-        evaluator=None if judge is None else _evaluator(judge),
+        model=model, args=arguments, train_dataset=Dataset.from_dict({"step": range(steps)}), loss=loss,
+        callbacks=callbacks, data_collator=Collator(feed, model), evaluator=evaluator,
     )  # fmt: skip
-    trainer.order = order
+    trainer.feed = feed
     for callback in list(trainer.callback_handler.callbacks):
         if type(callback).__name__ in ("PrinterCallback", "ProgressCallback"):
             trainer.remove_callback(callback)
     return trainer
-
-
-def _dataset(rows: Rows) -> Dataset:
-    from datasets import Dataset
-
-    columns: dict[str, list[Any]] = {f"text{i}": list(column) for i, column in enumerate(rows.columns)}
-    if rows.labels is not None:
-        columns["label"] = [int(v) for v in rows.labels] if rows.kind == "labelled" else list(map(float, rows.labels))
-    return Dataset.from_dict(columns)
 
 
 def _evaluator(judge: Callable[[SentenceTransformer], float]) -> Any:

@@ -31,8 +31,6 @@ class Tuning:
     kind
         What the rows are. ``pairs``: query and positive. ``triplets``: anchor, positive, negative. ``labelled``: a text
         and another of its class, with class numbers ``[b]``. ``sts``: two texts, with similarities ``[b]`` in 0..1.
-    rows, steps, batch_size
-        Rows to train on, updates, rows per update.
     seed
         Of everything random.
     """
@@ -40,9 +38,6 @@ class Tuning:
     model: SentenceTransformer
     start: SentenceTransformer
     kind: RowKind
-    rows: int
-    steps: int
-    batch_size: int
     seed: int = 0
 
 

@@ -10,8 +10,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from isometry.errors import InputError
-from isometry.training.cross_encoder import Progress, Schedule, batches_of
+from isometry.training.adapters import add_lora, merge_lora
+from isometry.training.checkpoints import Checkpoints
+from isometry.training.cross_encoder import Schedule, batches_of
 from isometry.training.loop import train
+from isometry.types.progress import Progress
 
 if TYPE_CHECKING:
     from isometry.modules.yes_no import YesNoModel
@@ -43,7 +46,9 @@ def train_yes_no(
     *,
     sft: bool = True,
     freeze_embeddings: bool = False,
+    rank: int = 0,
     progress: Progress | None = None,
+    keep: Checkpoints | None = None,
 ) -> list[float]:
     """Train a yes/no reranker in place and return the loss of every step.
 
@@ -55,6 +60,10 @@ def train_yes_no(
         See `yes_no_loss`.
     freeze_embeddings
         Leave the table of tokens as it is, and with it an output layer that is tied to it.
+    rank
+        Above 0: train low-rank adapters of that rank, and nothing else, and merge them in the end.
+    keep
+        Where an interrupted training goes on from.
 
     Raises
     ------
@@ -68,16 +77,17 @@ def train_yes_no(
     def loss(module: nn.Module, rows: list[int]) -> Tensor:
         return yes_no_loss(model, [pairs[row] for row in rows], wanted[rows], sft=sft)
 
-    table = list(model.lm.get_input_embeddings().parameters()) if freeze_embeddings else []
+    table = list(model.lm.get_input_embeddings().parameters()) if freeze_embeddings and not rank else []
     frozen = [p for p in table if p.requires_grad]
     for parameter in frozen:
         parameter.requires_grad_(False)
+    if rank:
+        add_lora(model.lm, r=rank, alpha=2 * rank, dropout=0.0, seed=schedule.seed)
     try:
         batches = batches_of(len(pairs), schedule.batch_size, schedule.seed)
-        return train(
-            model, batches, loss, steps=schedule.steps, lr=schedule.lr, warmup=schedule.warmup, seed=schedule.seed,
-            progress=progress,
-        )  # fmt: skip
+        return train(model, batches, loss, **schedule.options(), progress=progress, keep=keep)
     finally:
+        if rank:
+            merge_lora(model.lm)
         for parameter in frozen:
             parameter.requires_grad_(True)

@@ -6,14 +6,16 @@ Document    a piece of text with an id, a source one can go to, and a payload
 Queries     questions: ids and texts, optionally with their embeddings
 Hits        ranked answers, columnar, one run of rows per query
 Scores      one measured value per unit (query, pair, triple ...): never only a mean
+normal_text what two texts share that are the same text
 """
 
-from isometry.types.arrays import FloatArray, IntArray, Json, check_reach, check_vectors, finite, id_array
+from isometry.types.arrays import FloatArray, IntArray, Json, check_reach, check_vectors, finite, id_array, unit
 from isometry.types.documents import Document, Queries
 from isometry.types.embeddings import Embeddings, Role
 from isometry.types.hits import Hits
 from isometry.types.scores import Scores
 from isometry.types.space import Similarity, Space
+from isometry.types.texts import normal_text
 
 __all__ = [
     "Document",
@@ -31,4 +33,6 @@ __all__ = [
     "check_vectors",
     "finite",
     "id_array",
+    "normal_text",
+    "unit",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from isometry.errors import DimensionMismatch, InputError
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
 Json = Any
+Real = TypeVar("Real", bound=np.floating[Any])
 
 REACH: Final = 1e18  # lengths whose squares float32 still holds; below the inverse, squares vanish
 
@@ -81,3 +82,14 @@ def id_array(ids: Iterable[str]) -> NDArray[np.object_]:
     array = np.empty(len(values), dtype=object)
     array[:] = values
     return array
+
+
+def unit(x: NDArray[Real]) -> NDArray[Real]:
+    """Return rows ``[..., d]`` scaled to length 1, of the same dtype; a row of zeros stays.
+
+    >>> unit(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
+    [[0.6, 0.8], [0.0, 0.0]]
+    """
+    norms = np.linalg.norm(x, axis=-1, keepdims=True)
+    result: NDArray[Real] = np.divide(x, norms, out=np.zeros_like(x), where=norms > 0)
+    return result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from isometry.errors import InputError, IsometryError
 from isometry.stats import Comparison, compare_all
 from isometry.types import Scores
+from isometry.types.progress import NamedProgress, silent
 from isometry.workbench.outputs import save_model
 from isometry.workbench.reports import comparison_dict
 from isometry.workbench.tuning import BATCHES, DEFAULT, RATES, TRAINING_TOKENS, Choices, plan_of, train
@@ -21,7 +22,6 @@ from isometry.workbench.tuning_data import TuningData, tuning_data
 if TYPE_CHECKING:
     from isometry.training import Plan
 
-Progress = Callable[[str, int, int | None], None]
 TRAINING_SHARE = 0.7
 MIN_STEPS = 10
 
@@ -54,7 +54,7 @@ class Ranking:
 
 def rank_techniques(
     source: str | Path, recipes: Sequence[str], *, base: str = "minilm", budget: float = 600.0,
-    steps: int | None = None, seed: int = 0, root: Path | None = None, progress: Progress | None = None,
+    steps: int | None = None, seed: int = 0, root: Path | None = None, progress: NamedProgress | None = None,
 ) -> Ranking:  # fmt: skip
     """Tune ``base`` by each technique, and by none (``"default"``), and rank them by the held-out metric.
 
@@ -76,7 +76,7 @@ def rank_techniques(
     from isometry.encoders import load
     from isometry.training.rows import fitting_size
 
-    report = progress or (lambda what, done, total: None)
+    report = progress or silent
     data = tuning_data(source, root=root)
     slugs = list(dict.fromkeys([DEFAULT, *recipes]))
     size = fitting_size(data.rows, BATCHES[data.rows.kind], seed=seed)
@@ -106,7 +106,7 @@ def rank_techniques(
     return Ranking(data, base, count, size, rows, left_out)
 
 
-def _named(report: Progress, slug: str) -> Progress:
+def _named(report: NamedProgress, slug: str) -> NamedProgress:
     return lambda what, done, total: report(f"{slug}: {what}", done, total)
 
 
@@ -125,7 +125,7 @@ def _costs(
         model = copy.deepcopy(load(base, engine="torch").model)
         start = copy.deepcopy(model).eval().requires_grad_(False)
         try:
-            plan: Plan = plan_of(slug)(Tuning(model, start, kind, len(data.rows), 100, settings.batch_size, seed))
+            plan: Plan = plan_of(slug)(Tuning(model, start, kind, seed))
             costs[slug] = plan.runs * seconds_per_step(model, data.rows, plan.loss, settings)
         except IsometryError as error:
             left_out[slug] = str(error)

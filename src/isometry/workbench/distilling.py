@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from isometry.errors import InputError
 from isometry.stats import Comparison, compare
-from isometry.types import FloatArray, Scores
+from isometry.types import FloatArray, Role, Scores
+from isometry.types.progress import NamedProgress, Progress, silent
 from isometry.workbench.budget import seconds_each, settled_steps
 from isometry.workbench.model_card import write_card
-from isometry.workbench.outputs import check_out, digest, replacing, save_model, working
+from isometry.workbench.outputs import check_out, check_work, replacing, save_model, working
 from isometry.workbench.reports import comparison_dict, verdict_of
 from isometry.workbench.tuning_data import TuningData, tuning_data
 
-Progress = Callable[[str, int, int | None], None]
+if TYPE_CHECKING:
+    from isometry.encoders import EmbeddingCache, TextEncoder
+
 BATCH, RATE, MOST_STEPS = 32, 2e-4, 2000
 TRAINING_SHARE = 0.5  # of the budget; the rest embeds the texts and measures
 
@@ -58,7 +61,7 @@ class Distilled:
 def distil_model(
     source: str | Path, out: Path, *, teacher: str = "minilm", layers: int = 2, budget: float = 600.0,
     steps: int | None = None, seed: int = 0, root: Path | None = None, fresh: bool = False,
-    progress: Progress | None = None,
+    progress: NamedProgress | None = None,
 ) -> Distilled:  # fmt: skip
     """Distil ``teacher`` into its first ``layers`` layers on the texts of some data (LEAF), and write the student.
 
@@ -71,45 +74,39 @@ def distil_model(
     budget
         Seconds for everything; ``steps`` goes before it.
     """
-    from isometry.encoders import embed, load, record_alignment
+    from isometry.encoders import EmbeddingCache, load, record_alignment
     from isometry.spaces.least_squares import agreement
-    from isometry.training import Checkpoints
     from isometry.training.cross_encoder import Schedule
     from isometry.training.distil import distil
 
-    started, report = time.perf_counter(), progress or (lambda what, done, total: None)
+    started, report = time.perf_counter(), progress or silent
     check_out(out, fresh=fresh, sources=[teacher])
     data = tuning_data(source, root=root)
     texts, held = _texts(data)
     encoder = load(teacher, engine="torch")  # all on one engine: reduced precision differs by the modules
     model = encoder.model
-    report("embedding", 0, len(texts))
-    targets: FloatArray = embed(encoder, texts, role="document", on_truncate="ignore").vectors
-    report("embedding", len(texts), len(texts))
-    cut = distil(model, texts, layers=layers, schedule=Schedule(steps=0), targets=targets, ridge=None)
-    with working(out, fresh=fresh) as work:
+    with working(out, fresh=fresh) as work, EmbeddingCache(work / "vectors.sqlite") as cache:
+        check_work(work, {"layers": layers, "teacher": encoder.space.id})
+        known = _Known(encoder, cache)
+        targets: FloatArray = known.embed(texts, "document", lambda done, total: report("embedding", done, total))
+        cut = distil(model, texts, layers=layers, schedule=Schedule(steps=0), targets=targets, ridge=None)
         count = steps or settled_steps(work, lambda: _steps(model, texts, targets, layers, budget))
-        keep = Checkpoints(
-            work, every=max(10, count // 10),
-            about={"data": data.name, "texts": digest([texts]), "layers": layers, "steps": count,
-                   "seed": seed, "teacher": encoder.space.id},
-        )  # fmt: skip
         student = distil(
             model, texts, layers=layers, schedule=Schedule(steps=count, batch_size=BATCH, lr=RATE, seed=seed),
-            targets=targets, keep=keep, progress=lambda done, total: report("training", done, total),
+            targets=targets, keep=work / "student", progress=lambda done, total: report("training", done, total),
         )  # fmt: skip
-        report("measuring", 0, 4)
-        of_teacher = data.test.score(encoder)
+        report("measuring", 0, None)
+        of_teacher = data.test.score(known)
         save_model(cut, work / "model-cut")  # read back, so that all are measured by one engine
         of_cut = data.test.score(load(work / "model-cut", engine="torch"))
         with replacing(out) as folder:
             save_model(student, folder)
-            measured = agreement(load(folder, engine="torch").encode_document(held), encoder.encode_document(held))
             small = load(folder, engine="torch")
+            measured = agreement(small.encode_document(held), known.encode_document(held))
             of_student = data.test.score(small)
             asymmetric: Scores | None = None
             if data.metric in ("ndcg@10", "mrr"):
-                asymmetric = data.test.score(_Asymmetric(small, encoder))
+                asymmetric = data.test.score(_Asymmetric(small, known))
             found = Distilled(
                 out, teacher, layers, data, len(texts), count, compare(of_student, of_cut, data.metric),
                 compare(of_student, of_teacher, data.metric),
@@ -119,6 +116,27 @@ def distil_model(
             write_card(folder, found.to_dict(), title=out.name)
             record_alignment(folder, encoder.space, measured)  # last: it names every file of the folder as it is now
     return found
+
+
+class _Known:
+    """An encoder that embeds every text once, also over an interruption."""
+
+    def __init__(self, encoder: TextEncoder, cache: EmbeddingCache) -> None:
+        self.encoder, self.cache, self.space = encoder, cache, encoder.space
+
+    def embed(self, texts: Sequence[str], role: Role, progress: Progress | None = None) -> FloatArray:
+        from isometry.encoders import embed
+
+        found = embed(
+            self.encoder, texts, role=role, on_truncate="ignore", cache=self.cache, allow_empty=True, progress=progress
+        )
+        return found.vectors
+
+    def encode_query(self, texts: Sequence[str]) -> FloatArray:
+        return self.embed(texts, "query")
+
+    def encode_document(self, texts: Sequence[str]) -> FloatArray:
+        return self.embed(texts, "document")
 
 
 class _Asymmetric:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from isometry.errors import EmptyInput, InputError, UnknownName
 from isometry.types import Document
+from isometry.types.progress import NamedProgress, silent
 from isometry.workbench.places import BUILTIN, collection_names, collection_path
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from isometry.store import Collection
     from isometry.workbench.late_interaction import TokenReport
 
-Progress = Callable[[str, int, int | None], None]
 BATCH = 512  # documents per transaction: what an interrupted run can lose is at most one batch of embedding
 OVERLAP = 32  # tokens two neighbouring chunks share
 
@@ -43,10 +43,6 @@ class IndexReport:
     tokens: TokenReport | None = None
 
 
-def _silent(text: str, done: int, total: int | None) -> None:
-    """Report nothing."""
-
-
 def index(
     source: str | Path,
     name: str,
@@ -56,7 +52,7 @@ def index(
     max_tokens: int | None = None,
     overlap: int = OVERLAP,
     late: LateInteraction | bool = False,
-    progress: Progress = _silent,
+    progress: NamedProgress = silent,
 ) -> IndexReport:
     """Bring a collection in line with a file or folder: embed what is new or changed, remove what is gone.
 
@@ -119,7 +115,7 @@ class _Spooled(NamedTuple):
         return (Document(**json.loads(line)) for line in self.file)
 
 
-def _spool(chunks: Iterator[Document], file: IO[str], progress: Progress) -> set[str]:
+def _spool(chunks: Iterator[Document], file: IO[str], progress: NamedProgress) -> set[str]:
     ids = set()
     for count, document in enumerate(chunks, 1):
         ids.add(document.id)
@@ -157,7 +153,7 @@ def _note_late(collection: Collection, encoder: TextEncoder, late: LateInteracti
         add_tokens(collection, token_encoder(encoder))
 
 
-def _tokens(collection: Collection, late: LateInteraction | bool, progress: Progress) -> TokenReport | None:
+def _tokens(collection: Collection, late: LateInteraction | bool, progress: NamedProgress) -> TokenReport | None:
     from isometry.workbench.late_interaction import has_tokens, keep_tokens
 
     if not has_tokens(collection):
@@ -166,7 +162,7 @@ def _tokens(collection: Collection, late: LateInteraction | bool, progress: Prog
 
 
 def _fill(
-    collection: Collection, encoder: TextEncoder, reading: Reading, source: _Spooled, progress: Progress
+    collection: Collection, encoder: TextEncoder, reading: Reading, source: _Spooled, progress: NamedProgress
 ) -> IndexReport:
     from isometry.encoders import embed
 

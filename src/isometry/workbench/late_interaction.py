@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
@@ -17,13 +17,13 @@ import numpy as np
 from isometry.errors import CorruptStore, DataFormatError, DataWarning, InputError, StoreError, Truncated
 from isometry.files import write_whole
 from isometry.types import Embeddings, Space
+from isometry.types.progress import NamedProgress
 
 if TYPE_CHECKING:
     from isometry.encoders import LateInteraction, TextEncoder
     from isometry.indexes import MultiVectorIndex
     from isometry.store import Collection
 
-Progress = Callable[[str, int, int | None], None]
 NOTE: Final = "late_interaction"  # in the collection's meta: of which space its token vectors are
 FOLDER: Final = "late"
 STATE: Final = "state.json"
@@ -170,7 +170,7 @@ class TokenVectors:
         for identity in ids:
             self.digests.pop(identity, None)
 
-    def sync(self, collection: Collection, progress: Progress | None = None) -> int:
+    def sync(self, collection: Collection, progress: NamedProgress | None = None) -> int:
         """Embed what is new or changed, drop what is gone, save; return how many documents were embedded.
 
         Interrupted, it keeps what is done, and the next call goes on there; a kill loses at most a fifth.
@@ -210,7 +210,7 @@ class TokenVectors:
         return len(ids)
 
     def _embed(
-        self, collection: Collection, ids: list[str], done: int, total: int, progress: Progress | None
+        self, collection: Collection, ids: list[str], done: int, total: int, progress: NamedProgress | None
     ) -> Embeddings:
         def report(here: int, _: int | None) -> None:
             if progress is not None:
@@ -256,7 +256,7 @@ class TokenVectors:
 
 
 def keep_tokens(
-    collection: Collection, late: LateInteraction | None = None, progress: Progress | None = None
+    collection: Collection, late: LateInteraction | None = None, progress: NamedProgress | None = None
 ) -> TokenReport:
     """Bring the token vectors of a collection that is open for writing in step with its documents.
 

@@ -12,7 +12,8 @@ import numpy as np
 from isometry.errors import DataWarning, InputError, StoreError
 from isometry.ranking import Stage
 from isometry.types import Hits, Queries
-from isometry.workbench.late_interaction import Progress, TokenVectors
+from isometry.types.progress import NamedProgress
+from isometry.workbench.late_interaction import TokenVectors
 
 if TYPE_CHECKING:
     from isometry.encoders import LateInteraction
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def current_tokens(
-    collection: Collection, late: LateInteraction | None = None, progress: Progress | None = None
+    collection: Collection, late: LateInteraction | None = None, progress: NamedProgress | None = None
 ) -> TokenVectors:
     """Return the token vectors of a collection as of now, to search in.
 

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from isometry.errors import InputError
 from isometry.stats import compare
 from isometry.types import Scores
+from isometry.types.progress import NamedProgress, silent
 from isometry.workbench.model_card import write_card
 from isometry.workbench.outputs import check_out, replacing, save_model, working
 from isometry.workbench.reports import comparison_dict, verdict_of
 from isometry.workbench.tuning_data import tuning_data
 
 METHODS = {"average": "average", "slerp": "slerp", "task-arithmetic": "task_arithmetic"}
-Progress = Callable[[str, int, int | None], None]
 
 
 def merge(
     names: Sequence[str], out: Path, *, method: str = "average", weights: Sequence[float] | None = None,
     base: str | None = None, data: Sequence[str] = (), root: Path | None = None, fresh: bool = False,
-    progress: Progress | None = None,
+    progress: NamedProgress | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Merge models and write the result; with ``data``, compare it with the best of them on the held-out part.
 
@@ -44,7 +44,7 @@ def merge(
     from isometry.errors import UnknownName
     from isometry.training.merging import merge_models
 
-    started, report = time.perf_counter(), progress or (lambda what, done, total: None)
+    started, report = time.perf_counter(), progress or silent
     if len(names) < 2:
         raise InputError(f"Merging needs at least two models, got {len(names)}.")
     if method not in METHODS:

@@ -6,7 +6,7 @@ import errno
 import fcntl
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
@@ -31,7 +31,7 @@ class DiskFull(IsometryError):
 
 def save_model(model: Any, folder: Path) -> None:
     """Save a ``SentenceTransformer`` as safetensors, without the library's bars and without its card."""
-    from isometry.training.fine_tuning import quiet
+    from isometry.modules.quiet import quiet
 
     with quiet():
         model.save_pretrained(str(folder), create_model_card=False)
@@ -105,21 +105,12 @@ def working(out: Path, *, fresh: bool = False) -> Iterator[Path]:
 
 def check_work(folder: Path, about: Mapping[str, Any]) -> None:
     """Raise an `InputError` if the unfinished work of ``folder`` is not what ``about`` says; write it where none is."""
+    from isometry.training.checkpoints import same_run
+
     kept, wanted = folder / "about.json", json.loads(json.dumps(dict(about)))
     found = json.loads(kept.read_text()) if kept.is_file() else wanted
-    if differ := sorted(key for key in wanted if found.get(key) != wanted[key]):
-        raise InputError(
-            f"{folder} holds an unfinished run with other {', '.join(differ)}; repeat the earlier command to go on "
-            "with it, or start over with --fresh."
-        )
+    same_run(folder, wanted, found)
     write_whole(kept, json.dumps(wanted).encode())
-
-
-def digest(rows: Iterable[Iterable[str]]) -> str:
-    """Return what rows of texts are told apart by."""
-    from hashlib import blake2b
-
-    return blake2b("\n".join("\t".join(row) for row in rows).encode(), digest_size=12).hexdigest()
 
 
 @contextmanager

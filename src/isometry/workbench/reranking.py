@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,52 +14,39 @@ from isometry.errors import InputError
 from isometry.stats import compare
 from isometry.tasks import RetrievalTask
 from isometry.types import Hits, Queries, Scores
+from isometry.types.progress import NamedProgress, silent
 from isometry.workbench.budget import seconds_each, settled_steps
 from isometry.workbench.model_card import write_card
-from isometry.workbench.outputs import check_out, digest, replacing, working
+from isometry.workbench.outputs import check_out, replacing, working
 from isometry.workbench.reports import comparison_dict, verdict_of
+from isometry.workbench.rerankers import MAX_TOKENS, Reranker, Slates, new_reranker, trial_of
 from isometry.workbench.tuning_data import TuningData, tuning_data
 
 if TYPE_CHECKING:
-    from sentence_transformers import CrossEncoder
-
     from isometry.encoders import TextEncoder
     from isometry.training.cross_encoder import Schedule
 
-Progress = Callable[[str, int, int | None], None]
-MAX_TOKENS = 128  # of query and document together, in training and in use
 NEGATIVES = 4
 MARGIN = 0.05  # a candidate within this share of its positive's score may be one itself
-SHARE = 0.5
-JUDGED = 200
-
-
-@dataclass(frozen=True)
-class Slates:
-    """Queries with their candidates, the positive first."""
-
-    queries: list[str]
-    texts: list[list[str]]
-
-    @property
-    def relevance(self) -> list[np.ndarray[Any, Any]]:
-        """1 for the positive, 0 for the others."""
-        return [np.eye(1, len(row), dtype=np.float32)[0] for row in self.texts]
+SHARE, JUDGING_SHARE = 0.5, 0.3  # of the budget
+JUDGED, FEWEST_JUDGED = 200, 30
 
 
 def train_reranker(
-    source: str | Path, out: Path, *, base: str = "minilm", encoder: str = "minilm", depth: int = 20,
-    budget: float = 600.0, steps: int | None = None, seed: int = 0, root: Path | None = None, fresh: bool = False,
-    progress: Progress | None = None,
+    source: str | Path, out: Path, *, kind: str = "cross-encoder", base: str | None = None, encoder: str = "minilm",
+    depth: int = 20, budget: float = 600.0, steps: int | None = None, seed: int = 0, root: Path | None = None,
+    fresh: bool = False, progress: NamedProgress | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Train a cross-encoder on mined candidates and judge it on the ``depth`` best hits of held-out queries.
+    """Train a reranker on mined candidates and judge it on the ``depth`` best hits of held-out queries.
 
     Parameters
     ----------
     source
         See `tuning_data`: a BEIR folder, pairs or documents.
+    kind
+        ``"cross-encoder"``, or ``"yes-no"``: a language model asked whether a document answers the query.
     base
-        Whose transformer the cross-encoder starts from.
+        The model to start from; of a cross-encoder, its transformer. None: ``minilm`` or ``smollm2``.
     encoder
         The first stage: finds candidates to train on, and the hits to reorder.
     depth
@@ -71,12 +58,11 @@ def train_reranker(
         If the data has no queries to rank documents for.
     """
     from isometry.encoders import load
-    from isometry.ranking.cross_encoder import CrossEncoderScorer
-    from isometry.training.cross_encoder import cross_encoder
-    from isometry.training.fine_tuning import quiet
+    from isometry.modules.quiet import quiet
+    from isometry.training.feeds import digest
 
-    started, report = time.perf_counter(), progress or (lambda what, done, total: None)
-    check_out(out, fresh=fresh, sources=[base, encoder])
+    started, report = time.perf_counter(), progress or silent
+    check_out(out, fresh=fresh, sources=[base or "", encoder])
     data = tuning_data(source, root=root)
     if not isinstance(data.test, RetrievalTask):
         raise InputError(
@@ -92,23 +78,22 @@ def train_reranker(
             "the right ones. Give more data, or another --encoder."
         )
     depth = min(depth, len(data.test.corpus))
-    body = load(base, engine="torch")
-    model = cross_encoder(body.model, pooling="mean", seed=seed)
-    model.max_seq_length = min(MAX_TOKENS, model.max_seq_length or MAX_TOKENS)
+    reranker = new_reranker(kind, base, seed)
     about = {
-        "data": data.name, "base": body.space.id, "first stage": first.space.id,
+        "data": data.name, "base": reranker.identity, "first stage": first.space.id,
         "texts": digest([query, *row] for query, row in zip(slates.queries, slates.texts, strict=True)),
     }  # fmt: skip
     with working(out, fresh=fresh) as work:
-        schedule = _train(model, slates, steps, budget, work, seed, report, about)
+        schedule = _train(reranker, slates, steps, budget, work, seed, report, about)
         report("measuring", 0, None)
-        before, after = judge(data.test, first, CrossEncoderScorer(model), depth, seed)
+        most = _affordable(reranker, slates, depth, budget)
+        before, after = judge(data.test, first, reranker.scorer, depth, seed, most)
         found = compare(after, before, "ndcg@10")
         with replacing(out) as folder:
             with quiet():
-                CrossEncoderScorer(model).save(folder)
+                reranker.scorer.save(folder)
             facts = {
-                "out": str(out), "kind": "cross-encoder", "base": base, "first_stage": encoder, "data": data.name,
+                "out": str(out), "kind": kind, "base": base or reranker.base, "first_stage": encoder, "data": data.name,
                 "slates": len(slates.queries), "steps": schedule.steps, "depth": depth, "max_tokens": MAX_TOKENS,
                 "synthetic": data.synthetic, "seconds": round(time.perf_counter() - started, 1),
                 "held_out": {**comparison_dict(found), "task": f"{data.name}: {depth} best hits reordered"},
@@ -171,35 +156,36 @@ def judge(
 
 
 def _train(
-    model: CrossEncoder, slates: Slates, steps: int | None, budget: float, folder: Path, seed: int, report: Progress,
-    about: Mapping[str, Any],
+    reranker: Reranker, slates: Slates, steps: int | None, budget: float, folder: Path, seed: int,
+    report: NamedProgress, about: Mapping[str, Any],
 ) -> Schedule:  # fmt: skip
     from isometry.training import Checkpoints
-    from isometry.training.cross_encoder import Schedule, train_cross_encoder_listwise
+    from isometry.training.cross_encoder import Schedule
 
-    count = steps or settled_steps(folder, lambda: _steps(model, slates, budget))
-    schedule = Schedule(steps=count, batch_size=8, lr=3e-5, seed=seed)
+    count = steps or settled_steps(folder, lambda: _steps(reranker, slates, budget))
+    schedule = Schedule(steps=count, batch_size=reranker.batch_size, lr=reranker.lr, seed=seed)
     keep = Checkpoints(
-        folder, every=max(10, schedule.steps // 10),
+        folder, every=max(5, schedule.steps // 10),
         about={**about, "steps": schedule.steps, "seed": seed},
     )  # fmt: skip
-    train_cross_encoder_listwise(
-        model, slates.queries, slates.texts, slates.relevance, schedule, keep=keep,
-        progress=lambda done, total: report("training", done, total),
-    )  # fmt: skip
+    reranker.train(slates, schedule, keep=keep, progress=lambda done, total: report("training", done, total))
     return schedule
 
 
-def _steps(model: CrossEncoder, slates: Slates, budget: float) -> int:
+def _steps(reranker: Reranker, slates: Slates, budget: float) -> int:
     """Return how many steps the budget allows, at most three passes."""
-    import copy
+    from isometry.training.cross_encoder import Schedule
 
-    from isometry.training.cross_encoder import Schedule, train_cross_encoder_listwise
+    trial, size = trial_of(reranker), reranker.batch_size
+    each = seconds_each(lambda steps: trial.train(slates, Schedule(steps=steps, batch_size=size)))
+    return int(min(max(20, 3 * reranker.units(slates) // size), max(20, SHARE * budget / each)))
 
-    trial = copy.deepcopy(model)
 
-    def run(steps: int) -> object:
-        schedule = Schedule(steps=steps, batch_size=8)
-        return train_cross_encoder_listwise(trial, slates.queries, slates.texts, slates.relevance, schedule)
-
-    return int(min(max(20, 3 * len(slates.queries) // 8), max(20, SHARE * budget / seconds_each(run))))
+def _affordable(reranker: Reranker, slates: Slates, depth: int, budget: float) -> int:
+    """Return how many queries the budget allows to judge, from the time that a few pairs take."""
+    few = slates.pairs[: 2 * depth]
+    reranker.scorer.predict(few[:2])
+    begun = time.perf_counter()
+    reranker.scorer.predict(few)
+    each = max(1e-6, (time.perf_counter() - begun) / len(few) * depth)
+    return int(min(JUDGED, max(FEWEST_JUDGED, JUDGING_SHARE * budget / each)))

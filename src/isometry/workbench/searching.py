@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from isometry.errors import EmptyInput, InputError, UnknownName
 from isometry.types import Document, Hits, Queries
+from isometry.types.progress import NamedProgress
 from isometry.workbench.places import MODES
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Searcher:
         collection: Collection,
         encoder: TextEncoder | AlignedEncoder | None = None,
         late: LateInteraction | None = None,
-        progress: Callable[[str, int, int | None], None] | None = None,
+        progress: NamedProgress | None = None,
     ) -> None:
         self.collection = collection
         self._encoder, self._late, self._progress = encoder, late, progress
@@ -124,6 +125,7 @@ class Searcher:
         diverse: float | None = None,
         diverse_by: str = "mmr",
         rerank: str | Callable[[str, list[str]], Any] | None = None,
+        rerank_depth: int = DEPTH,
         expand: Expand | None = None,
     ) -> Stage:
         """Return the ranking stages of a search.
@@ -142,18 +144,22 @@ class Searcher:
         diverse, diverse_by
             Trade-off, 1: relevance alone, 0: diversity alone, None: no such stage; ``"mmr"`` (maximal marginal
             relevance), ``"coverage"`` or ``"dpp"``, see `isometry.ranking.Diversify`.
-        rerank
-            A cross-encoder by name or path, or a function ``(query, texts) -> scores``.
+        rerank, rerank_depth
+            A reranker by name or folder, see `isometry.workbench.rerankers.load_reranker`, or a function
+            ``(query, texts) -> scores``; and how many of the first answers it reorders, at least ``k``.
         expand
             A stage that follows links from the first results, see `expansion`.
         """
         from isometry.ranking import Diversify, KeywordSearch, Rerank, Retrieve
+        from isometry.workbench.rerankers import load_reranker
 
         mode = mode or self.mode
         if mode not in MODES:
             raise UnknownName("search mode", mode, MODES)
         if k < 1:
             raise InputError(f"k must be at least 1 (how many answers to show), got {k}.")
+        if rerank_depth < 1:
+            raise InputError(f"The depth of reranking must be at least 1, got {rerank_depth}.")
         staged = diverse is not None or rerank is not None or expand is not None
         depth = max(DEPTH, k) if staged or mode == "hybrid" else k
         stage: Stage
@@ -168,8 +174,8 @@ class Searcher:
             keyword = KeywordSearch(self.collection, k=depth, where=where)
             stage = hybrid(vector, keyword, fusion)
         if rerank is not None:
-            scorer = _cross_encoder(rerank) if isinstance(rerank, str) else rerank
-            stage = stage >> Rerank(scorer, depth=depth, texts=self._texts)
+            scorer = load_reranker(rerank) if isinstance(rerank, str) else rerank
+            stage = stage >> Rerank(scorer, depth=max(rerank_depth, k), texts=self._texts)
         if expand is not None:
             stage = stage >> expand
         if diverse is not None:
@@ -289,15 +295,6 @@ def query_encoder(collection: Collection, name: str) -> AlignedEncoder:
     from isometry.encoders import aligned, load
 
     return aligned(load(name), collection.default_space)
-
-
-def _cross_encoder(name: str) -> Any:
-    from sentence_transformers import CrossEncoder
-
-    try:
-        return CrossEncoder(name)
-    except (OSError, ValueError) as error:
-        raise UnknownName("cross-encoder", name, hint="Give the folder of a cross-encoder, or its hub name.") from error
 
 
 def first(hits: Hits, k: int) -> Hits:

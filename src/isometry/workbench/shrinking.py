@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from isometry.errors import EmptyInput, InputError
 from isometry.types import Embeddings, Queries, Scores
+from isometry.types.progress import NamedProgress
 
 if TYPE_CHECKING:
     from isometry.codes import Code
@@ -25,7 +26,6 @@ ENOUGH: Final = 0.99  # recall, with the originals behind the codes, from which 
 LEAST: Final = 2 * ASKED  # documents below which nothing can be measured
 
 Interval = tuple[float, float]
-Progress = Callable[[str, int, int | None], None]
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def candidates(
 
 def try_codes(
     collection: Collection, codes: Mapping[str, Code], *, budget: int | None = None, encoder: TextEncoder | None = None,
-    sample: int = SAMPLE, seed: int = 0, progress: Progress | None = None,
+    sample: int = SAMPLE, seed: int = 0, progress: NamedProgress | None = None,
 ) -> Shrinking:  # fmt: skip
     """Fit each code on a sample of the collection and measure it there.
 

@@ -14,6 +14,7 @@ from isometry import registry
 from isometry.errors import InputError, UnknownName
 from isometry.files import make_folder
 from isometry.stats import compare
+from isometry.types.progress import NamedProgress, silent
 from isometry.workbench.budget import settled_steps
 from isometry.workbench.model_card import write_card
 from isometry.workbench.outputs import check_out, check_work, replacing, save_model, working
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from isometry.training.rows import Rows
     from isometry.types import Scores
 
-Progress = Callable[[str, int, int | None], None]
 DEFAULT = "default"
 ELSEWHERE = ("ir/scifact", "cls/banking77", "sts/stsb")
 WORSE_ELSEWHERE = 0.02  # a drop of this much on another task is warned of
@@ -143,7 +143,7 @@ def plan_of(recipe: str) -> Callable[[Tuning], Plan]:
 def tune(
     source: str | Path, out: Path, *, base: str = "minilm", choices: Choices | None = None,
     elsewhere: Sequence[str] | None = None, root: Path | None = None, fresh: bool = False,
-    progress: Progress | None = None,
+    progress: NamedProgress | None = None,
 ) -> Tuned:  # fmt: skip
     """Tune ``base`` on some data, judge it on the part held out, and write a sentence-transformers folder.
 
@@ -169,7 +169,7 @@ def tune(
     from isometry.encoders import load
 
     choices = choices or Choices()
-    started, cpu, report = time.perf_counter(), time.process_time(), progress or _silent
+    started, cpu, report = time.perf_counter(), time.process_time(), progress or silent
     check_out(out, fresh=fresh, sources=[base])
     data = tuning_data(source, root=root)
     encoder = load(base)
@@ -191,7 +191,7 @@ def tune(
 
 
 def train(
-    data: TuningData, base: str, choices: Choices, folder: Path, *, progress: Progress
+    data: TuningData, base: str, choices: Choices, folder: Path, *, progress: NamedProgress
 ) -> tuple[SentenceTransformer, Settings, list[str]]:
     """Train as many runs as the plan asks for and return their average; checkpoints go to ``folder``."""
     from isometry.encoders import load
@@ -209,9 +209,7 @@ def train(
         start = copy.deepcopy(model).eval().requires_grad_(False)
         if choices.lora is not None:
             add_lora(model, r=choices.lora, alpha=2 * choices.lora, seed=choices.seed)
-        size = choices.batch_size or BATCHES[data.rows.kind]
-        rough = Tuning(model, start, data.rows.kind, len(data.rows), choices.steps or 100, size, choices.seed + run)
-        plan = make(rough)
+        plan = make(Tuning(model, start, data.rows.kind, choices.seed + run))
         runs = plan.runs
         settings = settings or _settings(choices, data.rows, model, plan, folder)
         of = f" {run + 1} of {runs}" if runs > 1 else ""
@@ -289,7 +287,7 @@ def _elsewhere(names: Sequence[str] | None, own: str, root: Path | None) -> list
     return found
 
 
-def _measure(what: str, tasks: Sequence[tuple[Task, str]], encoder: Any, report: Progress) -> list[Scores]:
+def _measure(what: str, tasks: Sequence[tuple[Task, str]], encoder: Any, report: NamedProgress) -> list[Scores]:
     scores = []
     for done, (task, _) in enumerate(tasks):
         report(what, done, len(tasks))
@@ -305,7 +303,3 @@ def _place(name: str, root: Path | None) -> Path | None:
         return locate(name, root).resolve()
     except InputError:  # a collection, or nothing
         return None
-
-
-def _silent(what: str, done: int, total: int | None) -> None:
-    """Report nothing."""

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from isometry.data import load_set, split_by_document
+from isometry.data.converters import POSITIVE_LABELS, says_alike
 from isometry.data.schemas import STS, Labelled, Pairs, Retrieval, Triplets
-from isometry.data.triplets import DocumentSplit, normal_text
-from isometry.errors import InputError, IsometryError, UnknownName
+from isometry.data.triplets import DocumentSplit
+from isometry.errors import InputError, IsometryError, NoTextColumn, UnknownName
 from isometry.tasks import ClassificationTask, RetrievalTask, STSTask
 from isometry.tasks.triplets import TripletTask
 from isometry.training.rows import Rows, distinct, labelled_rows
-from isometry.types import Document
+from isometry.types import Document, normal_text
 
 if TYPE_CHECKING:
     from isometry.protocols import Task
@@ -28,7 +29,6 @@ DEV_CORPUS = 300
 ELSEWHERE_DOCUMENTS, ELSEWHERE_TEXTS = 400, 2000
 CHUNK_WORDS = 150
 _WORD = re.compile(r"\S+")
-POSITIVE_LABELS = frozenset({"1", "1.0", "true", "yes", "entailment", "paraphrase", "duplicate"})
 
 
 @dataclass(frozen=True)
@@ -111,24 +111,25 @@ def _within(qrels: Mapping[str, Mapping[str, int]], corpus: Sequence[Document]) 
 def _load(source: str | Path, split: str, root: Path | None) -> Any:
     """Return a schema; documents where the files are no data set; what a collection of that name holds."""
     from isometry.data import documents, read
+    from isometry.data.sets import recognise
 
     try:
         return load_set(source, split=split, root=root)
-    except IsometryError as error:
+    except UnknownName:
+        if (kept := _collection(str(source))) is None:
+            raise
+        return kept
+    except IsometryError:
         path = Path(source).expanduser()
-        if path.exists() and "known format" in str(error):
-            try:
-                return list(documents(read(path), token_spans=_words, max_tokens=CHUNK_WORDS, overlap=0))
-            except InputError as unread:
-                if "text_column" not in str(unread):
-                    raise
-                raise InputError(
-                    f"{source} has no columns to tune on; name them query and document; anchor, positive and negative; "
-                    "text and label; or sentence1, sentence2 and score."
-                ) from unread
-        if isinstance(error, UnknownName) and (kept := _collection(str(source))) is not None:
-            return kept
-        raise
+        if not path.exists() or recognise(path) is not None:
+            raise
+    try:
+        return list(documents(read(path), token_spans=_words, max_tokens=CHUNK_WORDS, overlap=0))
+    except NoTextColumn as error:
+        raise InputError(
+            f"{source} has no columns to tune on; name them query and document; anchor, positive and negative; "
+            "text and label; or sentence1, sentence2 and score."
+        ) from error
 
 
 def _words(text: str) -> list[tuple[int, int]]:
@@ -234,7 +235,7 @@ def _pairs(name: str, train: Pairs, test: Pairs | None, seed: int) -> TuningData
     left, right, labels = list(train.left), list(train.right), train.labels
     notes = []
     if labels is not None:
-        positive = [i for i, label in enumerate(labels) if label.strip().casefold() in POSITIVE_LABELS]
+        positive = [i for i, label in enumerate(labels) if says_alike(label)]
         if not positive:
             raise InputError(
                 f"No pair of {name} has a label that says its texts belong together (one of "
@@ -250,7 +251,7 @@ def _pairs(name: str, train: Pairs, test: Pairs | None, seed: int) -> TuningData
     else:
         chosen = range(len(test.left))
         if test.labels is not None:
-            chosen = [i for i in chosen if test.labels[i].strip().casefold() in POSITIVE_LABELS]  # type: ignore[assignment]
+            chosen = [i for i in chosen if says_alike(test.labels[i])]  # type: ignore[assignment]
         held = [(test.left[i], test.right[i]) for i in chosen]
         keep, said = _unseen(left, held)
         left, right = [left[i] for i in keep], [right[i] for i in keep]

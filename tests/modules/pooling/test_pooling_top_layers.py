@@ -13,7 +13,7 @@ STATES = [torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(i)) for i
 MASK = torch.tensor([[1, 1, 1, 1, 0], [0, 1, 1, 1, 1]])
 
 
-@pytest.mark.parametrize("over", ["mean", "max", "sum_sqrt"])
+@pytest.mark.parametrize("over", ["mean", "max", "sum_sqrt", "first"])
 @pytest.mark.parametrize("join", ["concat", "mean"])
 def test_equals_a_loop_over_texts(join, over):
     kept = without_first(MASK)
@@ -22,7 +22,8 @@ def test_equals_a_loop_over_texts(join, over):
     for i in range(2):
         rows = [state[i][kept[i]].numpy() for state in STATES[1:]]
         joined = np.concatenate(rows, 1) if join == "concat" else np.mean(rows, 0)
-        wanted = {"mean": joined.mean(0), "max": joined.max(0), "sum_sqrt": joined.sum(0) / np.sqrt(len(joined))}[over]
+        wanted = {"mean": joined.mean(0), "max": joined.max(0), "sum_sqrt": joined.sum(0) / np.sqrt(len(joined)),
+                  "first": joined[0]}[over]  # fmt: skip
         np.testing.assert_allclose(found[i].numpy(), wanted, atol=1e-6)
     assert all(torch.equal(a, b) for a, b in zip(before, STATES, strict=True))
 
@@ -50,6 +51,24 @@ def test_model_pools_the_layers_of_the_transformer(tmp_path):
     model.save(str(tmp_path))
     again = load(tmp_path, engine="torch").model
     np.testing.assert_allclose(again.encode(texts, show_progress_bar=False), wanted, atol=1e-5)
+
+
+def test_cls_may_be_kept_or_be_all_there_is(tmp_path):
+    encoder = load("minilm", engine="torch").model
+    features = encoder.preprocess(["a cat", "a very small cat on a mat"])
+    with torch.no_grad():
+        inputs = {k: features[k] for k in ("input_ids", "attention_mask", "token_type_ids")}
+        last = encoder[0].auto_model(**inputs).last_hidden_state
+        kept = with_top_layers(encoder, last=1, cls=True)(dict(features))["sentence_embedding"]
+        first = with_top_layers(encoder, last=1, over="first", cls=True)(dict(features))["sentence_embedding"]
+    real = features["attention_mask"][..., None]
+    torch.testing.assert_close(kept, (last * real).sum(1) / real.sum(1))
+    torch.testing.assert_close(first, last[:, 0])
+    narrow = with_top_layers(encoder, last=2, width=16)
+    narrow.save(str(tmp_path))
+    again = load(tmp_path, engine="torch").model.encode(["a cat"], show_progress_bar=False)
+    np.testing.assert_allclose(again, narrow.encode(["a cat"], show_progress_bar=False), atol=1e-6)
+    assert again.shape == (1, 16)
 
 
 def test_bad_input():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,10 +15,10 @@ from isometry.codes.recurrent_binary.losses import both_ways, similarity_distill
 from isometry.codes.recurrent_binary.network import Binariser
 from isometry.errors import InputError
 from isometry.types import FloatArray, IntArray
+from isometry.types.progress import Progress
 
 _CHUNK = 4096  # rows among which a near neighbour is looked for
 
-Progress = Callable[[int, int | None], None]
 Triple = tuple[FloatArray, FloatArray, IntArray]
 
 

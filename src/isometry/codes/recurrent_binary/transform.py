@@ -11,9 +11,10 @@ import torch
 from isometry.codes.code import Bytes, Code, directions
 from isometry.codes.distances import levels, pack_planes, plane_dots
 from isometry.codes.recurrent_binary.network import Binariser, Init, check_shape
-from isometry.codes.recurrent_binary.training import Old, Progress, Training, train_binariser
+from isometry.codes.recurrent_binary.training import Old, Training, train_binariser
 from isometry.errors import EmptyInput, InputError, SpaceMismatch
 from isometry.types import FloatArray, IntArray, check_vectors
+from isometry.types.progress import Progress
 
 _ENCODED_AT_ONCE = 64  # always exactly so many rows: a product of another height may round, and so binarise, otherwise
 _DECODER_ROWS = 8192

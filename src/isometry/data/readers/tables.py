@@ -8,7 +8,7 @@ from itertools import chain
 from isometry.data.readers.records import EXTENSIONS as EXTENSIONS
 from isometry.data.readers.records import Bad, Record, number_columns, read_records, table_format
 from isometry.data.readers.units import Source, Unit
-from isometry.errors import DataFormatError, EmptyInput, InputError
+from isometry.errors import DataFormatError, EmptyInput, InputError, NoTextColumn
 from isometry.types import Json
 
 _TEXT_NAMES = """text content contents body abstract passage document article sentence description review comment
@@ -112,7 +112,9 @@ def _columns(source: Source, names: Sequence[str]) -> Columns:
             raise InputError(f"{source.path} has no column {asked!r}; it has {listed}.")
     text = source.text_column or _usual(names, TEXT_COLUMNS) or (names[0] if len(names) == 1 else None)
     if text is None:
-        raise InputError(f"{source.path}: which column holds the text? Pass text_column=...; the columns are {listed}.")
+        raise NoTextColumn(
+            f"{source.path}: which column holds the text? Pass text_column=...; the columns are {listed}."
+        )
     name = _usual(names, ID_COLUMNS) if source.id_column is None else source.id_column or None
     title = _usual(names, TITLE_COLUMNS) if source.title_column is None else source.title_column or None
     return text, None if name == text else name, None if title == text else title

@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from isometry.data.synthesis.rows import SyntheticRow
-from isometry.data.triplets import normal_text
 from isometry.errors import InputError
-from isometry.types import FloatArray, check_vectors
+from isometry.types import FloatArray, check_vectors, normal_text, unit
 
 Embed = Callable[[Sequence[str]], FloatArray]
 
@@ -45,7 +44,7 @@ def filter_rows(
     """Return the rows that are kept, and how many were dropped by reason.
 
     Reasons: ``"duplicate"`` (the query stands in ``known``, or the pair came before), ``"copy"`` (two of the row's
-    texts are the same), ``"length"``, ``"similarity"``. Texts are compared up to `isometry.data.normal_text`.
+    texts are the same), ``"length"``, ``"similarity"``. Texts are compared up to `isometry.types.normal_text`.
 
     Parameters
     ----------
@@ -95,6 +94,6 @@ def _fits(row: SyntheticRow, filters: Filters) -> bool:
 
 def _cosines(embed: Embed, left: Sequence[str], right: Sequence[str]) -> FloatArray:
     sides = [check_vectors(embed(texts), what="the filter's vectors") for texts in (left, right)]
-    a, b = (side / np.maximum(np.linalg.norm(side, axis=1, keepdims=True), 1e-12) for side in sides)
+    a, b = map(unit, sides)
     cosines: FloatArray = np.clip((a * b).sum(axis=1), -1, 1)
     return cosines

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -14,9 +14,9 @@ from isometry.data.synthesis.filters import Embed
 from isometry.data.synthesis.generator import Generator, Mode, Request
 from isometry.data.synthesis.rows import Provenance, SyntheticRow
 from isometry.errors import EmptyInput, InputError, UnknownName
-from isometry.types import Document
+from isometry.types import Document, unit
+from isometry.types.progress import Progress
 
-Progress = Callable[[int, int | None], None]
 Rewriting = Literal["paraphrase", "augment", "hard_negative"]
 _NEEDS: dict[str, tuple[Mode, ...]] = {
     "paraphrase": ("paraphrase",),
@@ -155,7 +155,7 @@ def nearest_personas(
     if not documents or not personas:
         return [[] for _ in documents]
     sides = [embed([d.content for d in documents]), embed(list(personas))]
-    passages, people = (side / np.maximum(np.linalg.norm(side, axis=1, keepdims=True), 1e-12) for side in sides)
+    passages, people = map(unit, sides)
     ranked = np.argsort(-(passages @ people.T), axis=1, kind="stable")[:, :k]
     return [[personas[j] for j in row] for row in ranked.tolist()]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from isometry.diagnostics.limit.margins import packing_bound
 from isometry.diagnostics.limit.patterns import Relevance
 from isometry.diagnostics.limit.sign_rank import RankBounds, bounds_of, lower_bounds, upper_bounds
 from isometry.errors import InputError
+from isometry.types.progress import Progress
 
 _WIDEST = 4096  # no encoder in use is wider
 
@@ -122,7 +123,7 @@ def rank_capacity(
     most_queries: int = 300,
     seed: int = 42,
     training: Training = Training(iterations=3000, patience=500),  # noqa: B008  a tuple cannot change
-    progress: Callable[[int, int | None], None] | None = None,
+    progress: Progress | None = None,
 ) -> Capacity:
     """Say whether single vectors of some width can rank judgments, and what trained ones reach (arXiv:2508.21038).
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from isometry.diagnostics.limit.free_embeddings import Training, train_free_embe
 from isometry.diagnostics.limit.patterns import all_subsets
 from isometry.errors import DataFormatError, InputError
 from isometry.files import write_whole
+from isometry.types.progress import Progress
 
 # Cubic fit of arXiv:2508.21038 for k = 2, by rising power of d; its published values by d.
 PAPER_FIT = (-10.5322, 4.0309, 0.0520, 0.0037)
@@ -58,7 +59,7 @@ def find_critical_n(
     sweep: tuple[int, int] = (4, 5),
     training: Training = Training(),  # noqa: B008  a tuple cannot change
     cache: str | Path | None = None,
-    progress: Callable[[int, int | None], None] | None = None,
+    progress: Progress | None = None,
 ) -> CriticalN:
     """Gallop, bisect and sweep for the largest n whose k-subsets `train_free_embeddings` all returns.
 
@@ -113,7 +114,7 @@ class _Attempts:
 
     def __init__(
         self, dim: int, k: int, seed: int, restarts: int, training: Training, cache: Path | None,
-        progress: Callable[[int, int | None], None] | None,
+        progress: Progress | None,
     ) -> None:  # fmt: skip
         self.dim, self.k, self.seed, self.restarts, self.training = dim, k, seed, restarts, training
         self.cache, self.progress, self.made = cache, progress, 0

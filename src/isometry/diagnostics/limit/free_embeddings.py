@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,6 +11,7 @@ from isometry.diagnostics.limit.margins import ranking_margins
 from isometry.diagnostics.limit.patterns import Relevance
 from isometry.errors import InputError
 from isometry.types import FloatArray
+from isometry.types.progress import Progress
 
 if TYPE_CHECKING:
     import torch
@@ -82,7 +82,7 @@ def train_free_embeddings(
     *,
     seed: int = 42,
     training: Training = Training(),  # noqa: B008  a tuple cannot change
-    progress: Callable[[int, int | None], None] | None = None,
+    progress: Progress | None = None,
 ) -> FreeEmbeddings:
     """Projected Adam on spheres under the full-batch InfoNCE of several positives (arXiv:2508.21038, section 4).
 

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from isometry.errors import InputError
 from isometry.indexes.filtered.attributes import Attributes
 from isometry.indexes.filtered.beam import Everyone, best_first
-from isometry.indexes.filtered.filtered_index import FilteredIndex, Found, Mask, scan, unit
+from isometry.indexes.filtered.filtered_index import FilteredIndex, Found, Mask, scan
 from isometry.indexes.filtered.predicates import Predicate
 from isometry.indexes.hnsw_graph import HNSWGraph, _descend
-from isometry.types import FloatArray, IntArray
+from isometry.types import FloatArray, IntArray, unit
 
 
 class PreFilter(FilteredIndex):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from isometry.errors import DimensionMismatch, InputError
 from isometry.indexes.filtered.attributes import Attributes
 from isometry.indexes.filtered.predicates import Predicate
-from isometry.types import FloatArray, IntArray, check_vectors
+from isometry.types import FloatArray, IntArray, check_vectors, unit
 
 Mask = NDArray[np.bool_]
 
@@ -127,12 +127,6 @@ class FilteredIndex(ABC):
             raise InputError(f"{type(self).__name__} cannot answer {predicate!r}; ask `supports` before.")
         q = check_vectors(q[None], what="the query")
         return unit(q)[0], self.attributes.mask(predicate)
-
-
-def unit(vectors: FloatArray) -> FloatArray:
-    """Rows scaled to length 1; a row of zeros stays."""
-    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return np.ascontiguousarray(vectors / np.maximum(norms, 1e-12), np.float32)
 
 
 def scan(x: FloatArray, q: FloatArray, rows: IntArray, k: int) -> Found:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from isometry.errors import InputError, UnknownName
 from isometry.modules.pooling.head import PoolingHead
-from isometry.modules.pooling.plain import max_pool, mean_pool
+from isometry.modules.pooling.plain import cls_pool, max_pool, mean_pool
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 Joining = Literal["concat", "mean"]
-Over = Literal["mean", "max", "sum_sqrt"]
+Over = Literal["mean", "max", "sum_sqrt", "first"]
 
 
 def without_first(attention_mask: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ def top_layers_pool(
     join
         ``"concat"``: layers side by side, ``[b, last * d]``; ``"mean"``: their mean, ``[b, d]``.
     over
-        Tokens: ``"mean"``, ``"max"``, or ``"sum_sqrt"``, the sum over the root of their number.
+        Tokens: ``"mean"``, ``"max"``, ``"sum_sqrt"``, the sum over the root of their number, or the ``"first"`` alone.
 
     Raises
     ------
@@ -59,30 +59,34 @@ def top_layers_pool(
     if join not in ("concat", "mean"):
         raise UnknownName("way to join layers", str(join), ("concat", "mean"))
     joined = torch.cat(list(chosen), -1) if join == "concat" else torch.stack(list(chosen)).mean(0)
-    if over == "max":
-        return max_pool(joined, mask)
+    if over in ("max", "first"):
+        return max_pool(joined, mask) if over == "max" else cls_pool(joined, mask)
     if over not in ("mean", "sum_sqrt"):
-        raise UnknownName("pooling over tokens", str(over), ("mean", "max", "sum_sqrt"))
+        raise UnknownName("pooling over tokens", str(over), get_args(Over))
     mean = mean_pool(joined, mask)
     return mean if over == "mean" else mean * mask.bool().sum(1, keepdim=True).to(mean.dtype).sqrt()
 
 
 class TopLayerPooling(PoolingHead):
-    """Top-layer pooling as a module of sentence-transformers; CLS is left out.
+    """Top-layer pooling as a module of sentence-transformers.
 
     Parameters
     ----------
-    dim
+    hidden
         Width of a hidden state.
     last, join, over
         As in `top_layers_pool`.
+    cls
+        Whether CLS is one of the tokens pooled; with ``over="first"`` it is the only one.
     """
 
-    config_keys = ("hidden", "last", "join", "over")
+    config_keys = ("hidden", "last", "join", "over", "cls")
 
-    def __init__(self, hidden: int, *, last: int = 4, join: Joining = "concat", over: Over = "mean") -> None:
+    def __init__(
+        self, hidden: int, *, last: int = 4, join: Joining = "concat", over: Over = "mean", cls: bool = False
+    ) -> None:
         super().__init__()
-        self.hidden, self.last, self.join, self.over = hidden, last, join, over
+        self.hidden, self.last, self.join, self.over, self.cls = hidden, last, join, over, cls
         self.dim = hidden * (last if join == "concat" else 1)
 
     def pool_features(self, features: dict[str, Any], mask: Tensor) -> Tensor:
@@ -90,17 +94,28 @@ class TopLayerPooling(PoolingHead):
         if "all_layer_embeddings" not in features:
             raise InputError("Top-layer pooling needs the states of all layers; build the model by with_top_layers.")
         layers = features["all_layer_embeddings"][1:]
-        mask = mask & without_first(features["attention_mask"])
+        mask = mask if self.cls else mask & without_first(features["attention_mask"])
         return top_layers_pool(layers, mask, last=self.last, join=self.join, over=self.over)
 
 
 def with_top_layers(
-    encoder: SentenceTransformer, *, last: int = 4, join: Joining = "concat", over: Over = "mean"
+    encoder: SentenceTransformer,
+    *,
+    last: int = 4,
+    join: Joining = "concat",
+    over: Over = "mean",
+    cls: bool = False,
+    width: int = 0,
 ) -> SentenceTransformer:
-    """Return a copy of an encoder whose pooling looks at its last layers; see `top_layers_pool`."""
+    """Return a copy of an encoder whose pooling looks at its last layers; see `TopLayerPooling`.
+
+    ``width`` above 0 adds a linear layer, untrained, to that many dimensions.
+    """
     from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Dense
 
     body = copy.deepcopy(encoder[0])
     body.auto_model.config.output_hidden_states = True
-    head = TopLayerPooling(int(body.get_embedding_dimension()), last=last, join=join, over=over)
-    return SentenceTransformer(modules=[body, head], device=str(encoder.device))
+    head = TopLayerPooling(int(body.get_embedding_dimension()), last=last, join=join, over=over, cls=cls)
+    linear = [Dense(head.dim, width, activation_function=nn.Identity())] if width else []
+    return SentenceTransformer(modules=[body, head, *linear], device=str(encoder.device))

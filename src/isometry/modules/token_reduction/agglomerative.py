@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 from isometry.errors import InputError
 from isometry.modules.token_reduction.reducer import at_least_one, check_tokens
 from isometry.modules.token_reduction.segments import scaled, segment_mean
+from isometry.types import unit
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,8 @@ class Agglomerative:
         tokens = len(x)
         if tokens <= self._count(tokens):
             return np.arange(tokens)
-        unit = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-        distances = np.clip(1 - unit @ unit.T, 0, None)
+        rows = unit(x)
+        distances = np.clip(1 - rows @ rows.T, 0, None)
         np.fill_diagonal(distances, 0)
         tree = linkage(squareform(distances, checks=False), method="ward")
         labels = fcluster(tree, self._count(tokens), criterion="maxclust")
