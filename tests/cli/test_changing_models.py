@@ -168,9 +168,13 @@ def test_a_killed_run_goes_on(home, base, table, tmp_path, how):
 
     environment = {**os.environ, "ISOMETRY_HOME": str(home)}
     subprocess.run(command(tmp_path / "whole"), env=environment, check=True, capture_output=True)
-    killed = subprocess.Popen(
-        command(tmp_path / "again"), env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)  # children of a shell's background job hear none
+    try:
+        killed = subprocess.Popen(
+            command(tmp_path / "again"), env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+    finally:
+        signal.signal(signal.SIGINT, heard)
     unfinished = tmp_path / ".again.unfinished" / "run-0"
     for _ in range(1200):
         if (unfinished / "checkpoint-12" / "trainer_state.json").exists() or killed.poll() is not None:
