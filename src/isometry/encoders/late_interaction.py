@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -26,9 +26,6 @@ from isometry.modules.token_projection import TokenProjection
 from isometry.modules.token_reduction import Identity, Reducer, from_record, reducers, to_record
 from isometry.types import Embeddings, FloatArray, IntArray, Role, Space, id_array
 from isometry.types.progress import Progress
-
-if TYPE_CHECKING:
-    pass
 
 FORMAT = 1
 Reducers = Reducer | Mapping[Role, Reducer] | str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,11 +146,6 @@ def new_reranker(kind: str, base: str | None, seed: int) -> Reranker:
     if kind not in KINDS:
         raise UnknownName("kind of reranker", kind, KINDS)
     return KINDS[kind](base or BASES[kind], seed)
-
-
-def trial_of(reranker: Reranker) -> Reranker:
-    """Return a copy to try a few steps with."""
-    return copy.deepcopy(reranker)
 
 
 def asked(name: str) -> Any:

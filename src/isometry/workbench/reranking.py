@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,7 +20,7 @@ from isometry.workbench.budget import seconds_each, settled_steps
 from isometry.workbench.model_card import write_card
 from isometry.workbench.outputs import check_out, replacing, working
 from isometry.workbench.reports import comparison_dict, verdict_of
-from isometry.workbench.rerankers import MAX_TOKENS, Reranker, Slates, new_reranker, trial_of
+from isometry.workbench.rerankers import MAX_TOKENS, Reranker, Slates, new_reranker
 from isometry.workbench.tuning_data import TuningData, tuning_data
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ def _steps(reranker: Reranker, slates: Slates, budget: float) -> int:
     """Return how many steps the budget allows, at most three passes."""
     from isometry.training.cross_encoder import Schedule
 
-    trial, size = trial_of(reranker), reranker.batch_size
+    trial, size = copy.deepcopy(reranker), reranker.batch_size
     each = seconds_each(lambda steps: trial.train(slates, Schedule(steps=steps, batch_size=size)))
     return int(min(max(20, 3 * reranker.units(slates) // size), max(20, SHARE * budget / each)))
 
